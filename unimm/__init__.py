@@ -1,0 +1,1 @@
+"""unimm: unified multimodal generation on one trunk."""

@@ -1,0 +1,1 @@
+"""Package data: the art pack, shipped models and judges."""

@@ -1,0 +1,1 @@
+"""Documents to train on: the procedural world, sources and the loader."""

@@ -1,0 +1,1 @@
+"""Storyworld: a procedural world of real emoji art with exact ground truth."""

@@ -1,0 +1,1 @@
+"""Layers of the trunk: attention, rotary positions, cache, transformer."""
