@@ -1,10 +1,11 @@
 """Documents, their layout in one sequence, packing, and the one attention rule.
 
 Legend of shapes: ``B`` rows of a batch, ``L`` row length, ``n`` positions of a segment or document,
-``N`` positions that one objective reads in a batch, ``M`` pictures, ``h, w`` a picture's code grid.
+``N`` positions that one objective reads in a batch, ``M`` pictures, ``h, w`` a picture's code
+grid.
 
-The way of a document: parts -> ``layout_document`` (segments in a row, positions, labels) -> ``pack``
-(several documents to a row, several rows to a ``Batch``) -> ``attention_rule``.
+The way of a document: parts -> ``layout_document`` (segments in a row, positions, labels) ->
+``pack`` (several documents to a row, several rows to a ``Batch``) -> ``attention_rule``.
 """
 
 from collections.abc import Callable, Sequence
@@ -216,8 +217,8 @@ def image_positions(height: int, width: int) -> Tensor:
 
 def _text_segment(ids: list[int], labels: list[int], special: SpecialIds) -> Segment:
     input_ids = torch.tensor(ids, dtype=torch.int64)
-    if len(ids) and not (0 <= int(input_ids.min()) and int(input_ids.max()) < special.vocab_size):
-        bad = next(i for i in ids if not 0 <= i < special.vocab_size)
+    bad = next((i for i in ids if not 0 <= i < special.vocab_size), None)
+    if bad is not None:
         raise ValueError(
             f"text id {bad} is out of range: the vocabulary has {special.vocab_size} ids; "
             "was this text encoded by another tokenizer?"
@@ -318,9 +319,7 @@ def layout_document(
         codes = torch.full_like(part.tokens.codes, NULL_CODE) if is_hidden else part.tokens.codes
         if is_target:
             target = objective.layout(part.tokens, special)
-            if objective.is_own_context:
-                builder.add(target)
-            elif document.is_open and is_last:
+            if objective.is_own_context or (document.is_open and is_last):
                 builder.add(target)
             else:
                 builder.add(target, objective.context(codes, special))
@@ -383,9 +382,7 @@ class _Builder:
                 [s.position_ids + start for s, start in zip(segments, self.starts, strict=True)]
             ),
             block_ids=torch.cat(blocks),
-            segment_ids=torch.repeat_interleave(
-                torch.arange(len(segments)), torch.tensor(lengths)
-            ),
+            segment_ids=torch.repeat_interleave(torch.arange(len(segments)), torch.tensor(lengths)),
             is_context=torch.cat(
                 [torch.full((n,), s.is_context) for s, n in zip(segments, lengths, strict=True)]
             ),

@@ -1,0 +1,52 @@
+"""Small real parts for the tests: a dim-32 model, its special ids, random documents."""
+
+import torch
+
+from unimm.document import Document, ImageTokens, Part, SpecialIds, layout_document, pack
+from unimm.model import ModelConfig, UniMM
+from unimm.nn.transformer import BackboneConfig
+from unimm.objectives import OBJECTIVES
+from unimm.objectives.base import ImageSpec, ObjectiveConfig
+
+SPECIAL = SpecialIds(pad=0, bos=1, eos=2, boi=3, eoi=4, null=5, vocab_size=40)
+SPEC = ImageSpec(codebook_size=24, latent_dim=4, grid_size=4)
+BACKBONE = BackboneConfig(dim=32, depth=2, num_heads=4, num_kv_heads=2, ffn_dim=48)
+
+
+def tiny_model(objective: str = "next_token", *, seed: int = 0, **backbone: object) -> UniMM:
+    """A model of about 30k parameters that draws 4x4 pictures by one objective."""
+    torch.manual_seed(seed)
+    config = ModelConfig(
+        backbone=BackboneConfig(**(vars(BACKBONE) | backbone)),  # pyright: ignore
+        objectives=(OBJECTIVES[objective](),),
+    )
+    return UniMM(config, special=SPECIAL, spec=SPEC)
+
+
+def random_image(generator: torch.Generator, side: int = SPEC.grid_size) -> ImageTokens:
+    """Random codes and latents of one picture."""
+    return ImageTokens(
+        codes=torch.randint(SPEC.codebook_size, (side, side), generator=generator),
+        latents=torch.randn(SPEC.latent_dim, side, side, generator=generator),
+    )
+
+
+def random_text(generator: torch.Generator, length: int) -> torch.Tensor:
+    """Random ids that are not special."""
+    return torch.randint(6, SPECIAL.vocab_size, (length,), generator=generator)
+
+
+def random_story(seed: int, *, num_pages: int = 2, index: int = 0) -> Document:
+    """A document of random pages: text, drawn picture, text, drawn picture ..."""
+    generator = torch.Generator().manual_seed(seed)
+    parts: list[Part] = []
+    for page in range(num_pages):
+        parts.append(Part(text_ids=random_text(generator, 3 + page)))
+        parts.append(Part(tokens=random_image(generator)))
+    return Document(parts=tuple(parts), index=index)
+
+
+def packed(config: ObjectiveConfig, rows: list[list[Document]], row_length: int = 128):
+    """Lay documents out and pack them."""
+    layouts = [[layout_document(d, config, SPECIAL) for d in row] for row in rows]
+    return pack(layouts, row_length=row_length, heads=(config.name,))

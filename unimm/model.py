@@ -1,0 +1,198 @@
+"""UniMM: one trunk, a text head, and any number of image objectives.
+
+Legend: ``B`` rows, ``L`` row length, ``D`` width, ``N`` positions one head reads.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unimm.document import NO_CODE, NULL_CODE, Batch, SpecialIds
+from unimm.nn.attention import Backend, batch_visibility
+from unimm.nn.transformer import Backbone, BackboneConfig
+from unimm.objectives.base import ImageSpec, Objective, ObjectiveConfig
+from unimm.objectives.next_token import NextTokenConfig
+
+NORM_STD = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Architecture of a model.
+
+    Attributes:
+        backbone: sizes of the trunk.
+        objectives: how pictures may be drawn; documents name one of them.
+        text_weight: weight of the text loss.
+        is_tied: the text head shares the text embedding.
+    """
+
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    objectives: tuple[ObjectiveConfig, ...] = (NextTokenConfig(),)
+    text_weight: float = 1.0
+    is_tied: bool = True
+
+    def __post_init__(self) -> None:
+        names = [objective.name for objective in self.objectives]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"a model needs one or more objectives, each once; got {names}")
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Names of the objectives, in their fixed order."""
+        return tuple(objective.name for objective in self.objectives)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Losses:
+    """What one forward over a batch costs.
+
+    Attributes:
+        total: scalar to differentiate: sum over heads of weight * sum / count.
+        sums: head -> sum of its losses in nats (detached).
+        counts: head -> positions it predicted in this batch.
+    """
+
+    total: Tensor
+    sums: dict[str, Tensor]
+    counts: dict[str, int]
+
+
+class UniMM(nn.Module):
+    """Backbone, embeddings, text head and objectives.
+
+    Args:
+        config: architecture.
+        special: special token ids and the text vocabulary's size.
+        spec: sizes of the image tokenizer.
+    """
+
+    def __init__(self, config: ModelConfig, *, special: SpecialIds, spec: ImageSpec) -> None:
+        super().__init__()
+        dim = config.backbone.dim
+        self.config, self.special, self.spec = config, special, spec
+        self.text_embedding = nn.Embedding(special.vocab_size, dim)
+        # One table for all objectives; the last row is the null picture of guidance.
+        self.code_embedding = nn.Embedding(spec.codebook_size + 1, dim)
+        for table in (self.text_embedding, self.code_embedding):
+            nn.init.normal_(table.weight, std=NORM_STD)
+        self.backbone = Backbone(config.backbone)
+        self.text_head = nn.Linear(dim, special.vocab_size, bias=False)
+        nn.init.normal_(self.text_head.weight, std=NORM_STD)
+        self.objectives = nn.ModuleDict(
+            {objective.name: objective.build(dim, spec) for objective in config.objectives}
+        )
+        self.tie_weights()
+
+    def tie_weights(self) -> None:
+        """Share the text embedding with the text head (again, after parameters were replaced)."""
+        if self.config.is_tied:
+            self.text_head.weight = self.text_embedding.weight
+
+    def objective(self, name: str) -> Objective[Any]:
+        """The objective of that name.
+
+        Raises:
+            ValueError: if the model was not built with it.
+        """
+        if name not in self.objectives:
+            raise ValueError(f"this model draws by {[*self.objectives]}, not by {name!r}")
+        module = self.objectives[name]
+        assert isinstance(module, Objective)
+        return module
+
+    def embed_codes(self, code_ids: Tensor) -> Tensor:
+        """Embed context codes ``(...)`` to ``(..., D)``; ``NULL_CODE`` is the null picture."""
+        null = self.spec.codebook_size
+        return self.code_embedding(torch.where(code_ids == NULL_CODE, null, code_ids))
+
+    def embed_inputs(self, input_ids: Tensor, code_ids: Tensor) -> Tensor:
+        """Embed text ids, and codes where there are any: ``(B, L)`` twice to ``(B, L, D)``."""
+        is_code = code_ids != NO_CODE
+        codes = self.embed_codes(torch.where(is_code, code_ids, 0))
+        return torch.where(is_code[..., None], codes, self.text_embedding(input_ids))
+
+    def forward(
+        self,
+        batch: Batch,
+        *,
+        counts: Mapping[str, int] | None = None,
+        backend: Backend = "auto",
+    ) -> Losses:
+        """Compute every head's loss on a packed batch.
+
+        Args:
+            batch: packed rows on the model's device.
+            counts: positions of each head over the whole optimizer step, all micro-batches and
+                ranks, so that the gradient does not depend on how a step is cut; by default this
+                batch's own.
+            backend: of the attention.
+        """
+        losses = self.head_losses(batch, backend=backend)
+        local = {head: int(batch.slots[head].index.shape[0]) for head in losses}
+        sums = {head: loss.sum() for head, loss in losses.items()}
+        total = torch.zeros((), device=batch.input_ids.device)
+        for head, loss in sums.items():
+            count = (counts or local)[head]
+            total = total + self._weight(head) * loss / max(count, 1)
+        return Losses(
+            total=total, sums={head: loss.detach() for head, loss in sums.items()}, counts=local
+        )
+
+    def head_losses(self, batch: Batch, *, backend: Backend = "auto") -> dict[str, Tensor]:
+        """Loss of every position that a head reads: head -> ``(N,)`` float32, in slot order.
+
+        Every objective runs, in the same order, whether the batch holds its pictures or not: one
+        that has none runs on a picture of zeros, and its result is multiplied by zero. Otherwise
+        ranks would disagree on which gradients to reduce.
+        """
+        x = self.embed_inputs(batch.input_ids, batch.code_ids)  # (B, L, D)
+        width = x.shape[-1]
+        draws: dict[str, Any] = {}
+        idle: dict[str, Tensor] = {}
+        for name in self.config.heads:
+            objective, slots = self.objective(name), batch.slots[name]
+            if slots.tokens is None:
+                idle[name] = self._idle_loss(objective, x)
+                continue
+            generators = [torch.Generator().manual_seed(seed) for seed in slots.seeds]
+            draws[name] = objective.draw(slots.tokens, generators)
+            if objective.fills_slots:
+                filled = objective.embed(draws[name]).to(x.dtype)  # (N, D)
+                x = x.reshape(-1, width).index_copy(0, slots.index, filled).view(x.shape)
+        hidden = self.backbone(x, batch.position_ids, batch_visibility(batch, backend))
+        flat = hidden.reshape(-1, width)  # (B L, D)
+
+        text = batch.slots["text"].index
+        labels = batch.labels.reshape(-1)[text]
+        losses = {
+            "text": functional.cross_entropy(
+                self.text_head(flat[text]).float(), labels, reduction="none"
+            )
+        }
+        for name in self.config.heads:
+            if name in idle:
+                losses[name] = idle[name]
+            else:
+                at = batch.slots[name].index
+                losses[name] = self.objective(name).loss(flat[at], draws[name])
+        return losses
+
+    def _idle_loss(self, objective: Objective[Any], like: Tensor) -> Tensor:
+        """A zero that touches every parameter of an objective without a picture."""
+        draw = objective.draw(objective.zeros(like.device), [torch.Generator().manual_seed(0)])
+        if objective.fills_slots:
+            hidden = objective.embed(draw).to(like.dtype)
+        else:
+            count = self.spec.grid_size**2
+            hidden = like.reshape(-1, like.shape[-1])[:1].expand(count, -1)
+        return objective.loss(hidden, draw).sum()[None] * 0.0
+
+    def _weight(self, head: str) -> float:
+        if head == "text":
+            return self.config.text_weight
+        return self.config.objectives[self.config.heads.index(head)].weight

@@ -1,0 +1,139 @@
+"""Attention behind one function: dense mask, FlexAttention, or variable-length flash attention.
+
+All three compute the one rule of ``document.py``; which is used depends on the device and on what
+the batch holds, never on the image objective.
+"""
+
+import functools
+import inspect
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from unimm.document import Batch, attention_mask_mod, attention_rule
+
+Backend = Literal["auto", "dense", "flex", "varlen"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Visibility:
+    """Who sees whom, in the form that the chosen backend reads; exactly one is set.
+
+    Attributes:
+        dense: ``(B, 1, n, S)`` bool.
+        flex: a FlexAttention ``BlockMask``.
+        cu_seqlens: ``(K + 1,)`` int32 document starts in the flattened positions.
+        max_seqlen: bound of a document's length, for ``cu_seqlens``.
+    """
+
+    dense: Tensor | None = None
+    flex: Any = None
+    cu_seqlens: Tensor | None = None
+    max_seqlen: int = 0
+
+
+def choose_backend(batch: Batch) -> Backend:
+    """Pick the fastest exact backend: dense on CPU, varlen for causal batches, flex otherwise."""
+    if batch.input_ids.device.type != "cuda":
+        return "dense"
+    return "varlen" if batch.is_causal else "flex"
+
+
+def batch_visibility(batch: Batch, backend: Backend = "auto") -> Visibility:
+    """Prepare a packed batch's attention rule for a backend.
+
+    Raises:
+        ValueError: if ``varlen`` is asked for a batch with blocks of several positions.
+    """
+    backend = choose_backend(batch) if backend == "auto" else backend
+    if backend == "varlen":
+        if not batch.is_causal:
+            raise ValueError(
+                "varlen attention is causal inside documents, but this batch has blocks of several "
+                "positions: use backend 'flex' or 'dense'"
+            )
+        return Visibility(cu_seqlens=batch.cu_seqlens, max_seqlen=batch.max_seqlen)
+    if backend == "flex":
+        num_rows, length = batch.input_ids.shape
+        mask = _block_mask_builder()(
+            attention_mask_mod(batch), num_rows, None, length, length, device=batch.labels.device
+        )
+        return Visibility(flex=mask)
+    return Visibility(dense=attention_rule(batch)[:, None])
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, visibility: Visibility) -> Tensor:
+    """Scaled dot-product attention under the rule.
+
+    Args:
+        query: ``(B, H, n, head_dim)``.
+        key: ``(B, H_kv, S, head_dim)``; each key head serves ``H / H_kv`` query heads.
+        value: as ``key``.
+        visibility: who sees whom.
+
+    Returns:
+        ``(B, H, n, head_dim)``.
+    """
+    is_grouped = query.shape[1] != key.shape[1]
+    if visibility.cu_seqlens is not None:
+        return _attend_varlen(query, key, value, visibility)
+    if visibility.flex is not None:
+        return _flex_attention()(
+            query, key, value, block_mask=visibility.flex, enable_gqa=is_grouped
+        )
+    return functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=visibility.dense, enable_gqa=is_grouped
+    )
+
+
+def _attend_varlen(query: Tensor, key: Tensor, value: Tensor, visibility: Visibility) -> Tensor:
+    """Causal attention inside each document of the flattened rows, by a flash kernel."""
+    assert visibility.cu_seqlens is not None
+    num_rows, num_heads, length, head_dim = query.shape
+    groups = num_heads // key.shape[1]
+    if groups > 1:  # not every version's kernel groups heads itself
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+
+    def flat(x: Tensor) -> Tensor:
+        return x.transpose(1, 2).reshape(num_rows * length, num_heads, head_dim)
+
+    bounds, longest = visibility.cu_seqlens, visibility.max_seqlen
+    out = _causal_varlen()(flat(query), flat(key), flat(value), bounds, longest)
+    return out.view(num_rows, length, num_heads, head_dim).transpose(1, 2)
+
+
+@functools.cache
+def _causal_varlen() -> Any:
+    """``(q, k, v, cu_seqlens, max_seqlen) -> out``, from flash_attn if installed, else PyTorch."""
+    try:
+        from flash_attn import flash_attn_varlen_func  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        from torch.nn.attention.varlen import varlen_attn
+
+        # PyTorch renamed ``is_causal`` to a window when windows came.
+        takes_window = "window_size" in inspect.signature(varlen_attn).parameters
+        causal: dict[str, Any] = {"window_size": (-1, 0)} if takes_window else {"is_causal": True}
+        return lambda q, k, v, bounds, longest: varlen_attn(
+            q, k, v, bounds, bounds, longest, longest, **causal
+        )
+    return lambda q, k, v, bounds, longest: flash_attn_varlen_func(
+        q, k, v, bounds, bounds, longest, longest, causal=True
+    )
+
+
+@functools.cache
+def _flex_attention() -> Any:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    # Uncompiled FlexAttention materialises every score; the CPU has no compiled backward.
+    return torch.compile(flex_attention) if torch.cuda.is_available() else flex_attention
+
+
+@functools.cache
+def _block_mask_builder() -> Any:
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    return torch.compile(create_block_mask) if torch.cuda.is_available() else create_block_mask

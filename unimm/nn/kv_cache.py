@@ -1,0 +1,117 @@
+"""The static key-value cache: one row a guidance branch of a document, each with its own length."""
+
+import torch
+from torch import Tensor
+
+from unimm.nn.attention import Visibility
+
+
+class KVCache:
+    """Keys and values of all layers, allocated once.
+
+    A row's own length bounds which keys it sees; nothing else masks generation. Lengths live on the
+    host, so that choosing a view of the filled part never waits for the device.
+
+    Args:
+        depth: layers.
+        num_rows: rows ``R``.
+        num_kv_heads: ``H_kv``.
+        max_length: positions a row can hold.
+        head_dim: width of a head.
+        dtype: of keys and values.
+        device: where they live.
+    """
+
+    def __init__(
+        self,
+        *,
+        depth: int,
+        num_rows: int,
+        num_kv_heads: int,
+        max_length: int,
+        head_dim: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        shape = (depth, num_rows, num_kv_heads, max_length, head_dim)
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.lengths = [0] * num_rows
+        self.max_length = max_length
+
+    def view(self, rows: list[int], num_new: int, *, is_causal: bool) -> "CacheView":
+        """Prepare a step that appends ``num_new`` positions to some rows.
+
+        Args:
+            rows: which rows, in the order of the step's batch.
+            num_new: positions of the block.
+            is_causal: whether the block's positions see each other causally or all.
+
+        Raises:
+            ValueError: if a row would outgrow the cache.
+        """
+        longest = max(self.lengths[row] for row in rows) + num_new
+        if longest > self.max_length:
+            raise ValueError(
+                f"{longest} positions do not fit a cache of {self.max_length}: shorten the prompt, "
+                "ask for fewer pictures, or load the model with a larger max_seq_len"
+            )
+        return CacheView(self, rows, num_new, longest, is_causal=is_causal)
+
+    def advance(self, rows: list[int], counts: list[int]) -> None:
+        """Keep the first ``counts[i]`` of the positions just written to ``rows[i]``."""
+        for row, count in zip(rows, counts, strict=True):
+            self.lengths[row] += count
+
+    def mark(self, rows: list[int]) -> list[int]:
+        """Remember where rows stand, for ``rewind``."""
+        return [self.lengths[row] for row in rows]
+
+    def rewind(self, rows: list[int], marks: list[int]) -> None:
+        """Forget what was written after the mark."""
+        for row, mark in zip(rows, marks, strict=True):
+            if mark > self.lengths[row]:
+                raise ValueError(f"cannot rewind row {row} of {self.lengths[row]} to {mark}")
+            self.lengths[row] = mark
+
+
+class CacheView:
+    """One step's window on the cache: writes the new keys, reads all that each row may see."""
+
+    def __init__(
+        self, cache: KVCache, rows: list[int], num_new: int, longest: int, *, is_causal: bool
+    ) -> None:
+        self.cache, self.longest = cache, longest
+        device = cache.keys.device
+        lengths = torch.tensor([cache.lengths[row] for row in rows]).to(device, non_blocking=True)
+        slots = torch.arange(longest, device=device)
+        step = torch.arange(num_new, device=device)
+        # A whole-cache step reads without gathering rows.
+        self.rows = (
+            None if rows == list(range(len(cache.lengths))) else torch.tensor(rows).to(device)
+        )
+        self.write_at = lengths[:, None] + step  # (R, n)
+        last_visible = self.write_at if is_causal else self.write_at[:, -1:].expand(-1, num_new)
+        mask = slots[None, None] <= last_visible[:, :, None]  # (R, n, S)
+        self.visibility = Visibility(dense=mask[:, None])
+
+    def update(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Write a layer's new keys and values; return all up to the longest row.
+
+        Args:
+            layer: index of the layer.
+            key: ``(R, H_kv, n, head_dim)``, already rotated.
+            value: the same shape.
+
+        Returns:
+            Keys and values ``(R, H_kv, S, head_dim)``.
+        """
+        keys, values = self.cache.keys[layer], self.cache.values[layer]
+        count = key.shape[0]
+        rows = torch.arange(count, device=key.device) if self.rows is None else self.rows
+        # Advanced indices on dims 0 and 2 put (R, n) first: (R, n, H_kv, head_dim).
+        keys[rows[:, None], :, self.write_at] = key.transpose(1, 2).to(keys.dtype)
+        values[rows[:, None], :, self.write_at] = value.transpose(1, 2).to(values.dtype)
+        if self.rows is None:
+            return keys[:, :, : self.longest], values[:, :, : self.longest]
+        return keys[rows, :, : self.longest], values[rows, :, : self.longest]

@@ -1,0 +1,98 @@
+"""Turning logits into tokens: temperature, top-k, top-p, guidance; shared by text and pictures."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How tokens are drawn.
+
+    Attributes:
+        temperature: 0 is greedy; 1 is the model's own distribution.
+        top_k: keep the k most likely tokens; 0 keeps all.
+        top_p: keep the smallest set of tokens with this probability; 1 keeps all.
+        guidance_scale: of classifier-free guidance (Ho and Salimans, 2022); 1 is off. Text is not
+            guided.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    guidance_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        checks = (
+            (0 <= self.temperature < float("inf"), "temperature", "0 (greedy) or positive"),
+            (self.top_k >= 0, "top_k", "0 (off) or a positive count"),
+            (0 < self.top_p <= 1, "top_p", "in (0, 1]"),
+            (0 <= self.guidance_scale < float("inf"), "guidance_scale", "1 (off) or larger"),
+        )
+        for is_good, name, rule in checks:
+            if not is_good:
+                raise ValueError(f"{name} must be {rule}, got {getattr(self, name)}")
+
+
+def guide(outputs: Tensor, scale: float) -> Tensor:
+    """Mix guidance branches: unconditional + scale * (conditional - unconditional).
+
+    Args:
+        outputs: ``(G B, ...)``, the conditional branch first; ``G`` is 1 when ``scale`` is 1.
+        scale: guidance scale.
+
+    Returns:
+        ``(B, ...)``.
+    """
+    if scale == 1:
+        return outputs
+    conditional, unconditional = outputs.chunk(2)
+    return unconditional + scale * (conditional - unconditional)
+
+
+def filter_logits(logits: Tensor, config: SamplingConfig) -> Tensor:
+    """Apply temperature, then top-k, then top-p; dropped tokens get minus infinity.
+
+    Args:
+        logits: ``(B, V)`` float32.
+        config: with a positive temperature.
+
+    Returns:
+        ``(B, V)``.
+    """
+    logits = logits / config.temperature
+    if 0 < config.top_k < logits.shape[-1]:
+        threshold = logits.topk(config.top_k).values[..., -1:]
+        logits = logits.masked_fill(logits < threshold, float("-inf"))
+    if config.top_p < 1:
+        ordered, order = logits.sort(descending=True)
+        before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
+        dropped = torch.zeros_like(before, dtype=torch.bool).scatter(
+            -1, order, before >= config.top_p
+        )
+        logits = logits.masked_fill(dropped, float("-inf"))
+    return logits
+
+
+def sample_from_logits(logits: Tensor, uniform: Tensor, config: SamplingConfig) -> Tensor:
+    """Draw one token a row by inverting the cumulative distribution.
+
+    One number a token from the document's own generator makes the draw, so the batch around a
+    document changes nothing.
+
+    Args:
+        logits: ``(B, V)``.
+        uniform: ``(B,)`` in [0, 1).
+        config: how to draw.
+
+    Returns:
+        ``(B,)`` int64.
+    """
+    logits = logits.float()
+    if config.temperature == 0:
+        return logits.argmax(-1)
+    cumulative = filter_logits(logits, config).softmax(-1).double().cumsum(-1)
+    # Scaling by the total keeps a uniform near 1 inside the support despite rounding.
+    target = uniform.double()[:, None] * cumulative[:, -1:]
+    return (cumulative <= target).sum(-1).clamp(max=logits.shape[-1] - 1)

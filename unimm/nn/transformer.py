@@ -1,0 +1,195 @@
+"""The trunk: a Llama/Qwen3-compatible decoder that never learns what a modality is.
+
+It sees embeddings ``(B, n, D)``, positions ``(B, n, 3)`` and who may see whom. Parameter names are
+those of ``transformers``, so pretrained checkpoints load directly.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from unimm.nn.attention import Visibility, attend
+from unimm.nn.kv_cache import CacheView
+from unimm.nn.rope import apply_rope, rope_cos_sin
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """Sizes of the trunk.
+
+    Attributes:
+        dim: width ``D``.
+        depth: layers.
+        num_heads: query heads ``H``.
+        num_kv_heads: key and value heads (grouped-query attention).
+        head_dim: width of a head; ``dim / num_heads`` when 0.
+        ffn_dim: inner width of the SwiGLU layer.
+        rope_base: base of the rotary frequencies.
+        norm_eps: of RMSNorm.
+        use_qk_norm: normalise queries and keys per head (Qwen3).
+        max_seq_len: longest document the model is meant for.
+    """
+
+    dim: int = 512
+    depth: int = 8
+    num_heads: int = 8
+    num_kv_heads: int = 8
+    head_dim: int = 0
+    ffn_dim: int = 1408
+    rope_base: float = 10_000.0
+    norm_eps: float = 1e-6
+    use_qk_norm: bool = True
+    max_seq_len: int = 4096
+
+    def __post_init__(self) -> None:
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}"
+            )
+        if self.head_dim == 0 and self.dim % self.num_heads:
+            raise ValueError(f"dim {self.dim} is not a multiple of num_heads {self.num_heads}")
+        if self.head_width % 2:
+            raise ValueError(f"heads of width {self.head_width} cannot be rotated: must be even")
+
+    @property
+    def head_width(self) -> int:
+        """Width of a head."""
+        return self.head_dim or self.dim // self.num_heads
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square normalisation (Zhang and Sennrich, 2019), computed in float32."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last axis."""
+        return functional.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with rotary positions and optional QK-norm."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        width = config.head_width
+        self.num_heads, self.num_kv_heads, self.width = config.num_heads, config.num_kv_heads, width
+        self.q_proj = nn.Linear(config.dim, config.num_heads * width, bias=False)
+        self.k_proj = nn.Linear(config.dim, config.num_kv_heads * width, bias=False)
+        self.v_proj = nn.Linear(config.dim, config.num_kv_heads * width, bias=False)
+        self.o_proj = nn.Linear(config.num_heads * width, config.dim, bias=False)
+        self.q_norm = RMSNorm(width, config.norm_eps) if config.use_qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(width, config.norm_eps) if config.use_qk_norm else nn.Identity()
+
+    def forward(
+        self,
+        x: Tensor,
+        rope: tuple[Tensor, Tensor],
+        visibility: Visibility,
+        cache: tuple[int, CacheView] | None,
+    ) -> Tensor:
+        """Attend. ``x`` and the result are ``(B, n, D)``."""
+        num_rows, length, _ = x.shape
+        query = self.q_proj(x).view(num_rows, length, self.num_heads, self.width)
+        key = self.k_proj(x).view(num_rows, length, self.num_kv_heads, self.width)
+        value = self.v_proj(x).view(num_rows, length, self.num_kv_heads, self.width).transpose(1, 2)
+        query = apply_rope(self.q_norm(query).transpose(1, 2), *rope)  # (B, H, n, head_dim)
+        key = apply_rope(self.k_norm(key).transpose(1, 2), *rope)  # (B, H_kv, n, head_dim)
+        if cache is not None:
+            layer, view = cache
+            key, value = view.update(layer, key, value)  # (B, H_kv, S, head_dim)
+            query = query.to(key.dtype)
+        out = attend(query, key, value, visibility).transpose(1, 2)  # (B, n, H, head_dim)
+        return self.o_proj(out.reshape(num_rows, length, -1).to(x.dtype))
+
+
+class MLP(nn.Module):
+    """SwiGLU (Shazeer, 2020)."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.dim, config.ffn_dim, bias=False)
+        self.up_proj = nn.Linear(config.dim, config.ffn_dim, bias=False)
+        self.down_proj = nn.Linear(config.ffn_dim, config.dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, n, D)`` to ``(B, n, D)``."""
+        return self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class DecoderLayer(nn.Module):
+    """Pre-norm attention and feed-forward, each added to the stream."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.dim, config.norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.dim, config.norm_eps)
+        self.mlp = MLP(config)
+
+    def forward(
+        self,
+        x: Tensor,
+        rope: tuple[Tensor, Tensor],
+        visibility: Visibility,
+        cache: tuple[int, CacheView] | None = None,
+    ) -> Tensor:
+        """``(B, n, D)`` to ``(B, n, D)``."""
+        x = x + self.self_attn(self.input_layernorm(x), rope, visibility, cache)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Backbone(nn.Module):
+    """The stack of decoder layers."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.depth))
+        self.norm = RMSNorm(config.dim, config.norm_eps)
+        self.use_checkpointing = False
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Normal(0, 0.02), the two output projections of a layer scaled by depth (GPT-2)."""
+        for name, parameter in self.named_parameters():
+            if parameter.ndim < 2:
+                continue
+            is_output = name.endswith(("o_proj.weight", "down_proj.weight"))
+            std = 0.02 / (2 * self.config.depth) ** 0.5 if is_output else 0.02
+            nn.init.normal_(parameter, std=std)
+
+    def forward(
+        self,
+        x: Tensor,
+        position_ids: Tensor,
+        visibility: Visibility | None = None,
+        cache: CacheView | None = None,
+    ) -> Tensor:
+        """Turn embeddings into hidden states.
+
+        Args:
+            x: ``(B, n, D)``.
+            position_ids: ``(B, n, 3)`` int64.
+            visibility: who sees whom in a packed batch; with a cache, the cache's own unless given.
+            cache: a view that this step's keys and values are appended to.
+
+        Returns:
+            ``(B, n, D)``, normalised.
+        """
+        if cache is not None:
+            visibility = visibility or cache.visibility
+        assert visibility is not None, "a forward needs a mask or a cache"
+        rope = rope_cos_sin(position_ids, self.config.head_width, self.config.rope_base)
+        for i, layer in enumerate(self.layers):
+            if self.use_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(layer, x, rope, visibility, use_reentrant=False)  # pyright: ignore
+            else:
+                x = layer(x, rope, visibility, None if cache is None else (i, cache))
+        return self.norm(x)

@@ -1,0 +1,137 @@
+"""What an image objective is: how pictures are laid out, learned and drawn.
+
+A new objective is one file with a config and a module, and one line in the registry. Legend:
+``M`` pictures, ``N`` positions read by the objective, ``D`` width, ``G`` guidance branches.
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from unimm.document import ImageTokens, Segment, SpecialIds
+from unimm.nn.sampling import SamplingConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSpec:
+    """What an objective must know of the image tokenizer.
+
+    Attributes:
+        codebook_size: codes of the single-scale codebook.
+        latent_dim: channels of the latents.
+        grid_size: side of the code grid of the pictures the model draws.
+    """
+
+    codebook_size: int
+    latent_dim: int
+    grid_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """Base of the objectives' configurations; picklable, so that loader workers lay out pictures.
+
+    Attributes:
+        weight: of this objective's loss.
+    """
+
+    name: ClassVar[str]
+    is_own_context: ClassVar[bool]
+
+    weight: float = 1.0
+
+    def build(self, dim: int, spec: ImageSpec) -> "Objective[Any]":
+        """Make the module that learns and draws, for a trunk of width ``dim``."""
+        raise NotImplementedError
+
+    def layout(self, tokens: ImageTokens, special: SpecialIds) -> Segment:
+        """Lay the target out: ``<boi>`` at relative position 0, the picture from 1 on."""
+        raise NotImplementedError
+
+    def context(self, codes: Tensor, special: SpecialIds) -> Segment:
+        """Lay a clean picture out as later positions read it, without ``<boi>``."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """A training picture with its randomness settled; objectives extend it.
+
+    Attributes:
+        tokens: the ``M`` pictures, stacked.
+    """
+
+    tokens: ImageTokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """One step asked of the engine by ``Objective.sample``.
+
+    Attributes:
+        x: ``(B, n, D)`` embeddings; the engine repeats them for every guidance branch.
+        positions: ``(B, n, 3)`` int64 relative to the picture's first position.
+        keep: how many of the positions stay in the cache.
+        is_causal: whether the block's positions see each other causally, or all.
+    """
+
+    x: Tensor
+    positions: Tensor
+    keep: int
+    is_causal: bool = False
+
+
+Steps = Generator[Block, Tensor, ImageTokens]
+
+
+D = TypeVar("D", bound=Draw)
+
+
+class Objective(nn.Module, Generic[D]):
+    """Learns and draws pictures. Sees the trunk only through hidden states and embeddings."""
+
+    #: Whether ``embed`` fills the positions that ``loss`` reads; else they hold codes or tokens.
+    fills_slots: ClassVar[bool]
+
+    def draw(self, tokens: ImageTokens, generators: Sequence[torch.Generator]) -> D:
+        """Settle the randomness of ``M`` pictures (mask, time, noise), one generator each."""
+        raise NotImplementedError
+
+    def embed(self, draw: D) -> Tensor:
+        """Inputs ``(N, D)`` of the slots, when ``fills_slots``."""
+        raise NotImplementedError
+
+    def loss(self, hidden: Tensor, draw: D) -> Tensor:
+        """Unreduced loss ``(N,)`` of the hidden states ``(N, D)`` that the objective reads."""
+        raise NotImplementedError
+
+    def sample(
+        self,
+        last: Tensor,
+        *,
+        generators: Sequence[torch.Generator],
+        sampling: SamplingConfig,
+        embed_codes: Callable[[Tensor], Tensor],
+    ) -> Steps:
+        """Draw ``B`` pictures, yielding the blocks that the trunk must run.
+
+        Args:
+            last: hidden state of ``<boi>``, ``(G B, D)``, conditional branch first.
+            generators: one a document.
+            sampling: temperature, top-k, top-p, guidance.
+            embed_codes: the trunk's embedding of context codes, ``(...)`` to ``(..., D)``.
+
+        Yields:
+            Blocks; ``send`` gives back their hidden states ``(G B, n, D)``.
+
+        Returns:
+            The drawn pictures, stacked.
+        """
+        raise NotImplementedError
+
+    def zeros(self, device: torch.device) -> ImageTokens:
+        """One picture of zeros, for ranks without a picture: every head must run everywhere."""
+        raise NotImplementedError

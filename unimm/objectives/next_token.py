@@ -1,0 +1,125 @@
+"""Next-token pictures: raster VQ codes, one block a code (Parti, LlamaGen, Chameleon).
+
+``<boi>`` and all codes but the last predict the next code; the target is its own context.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unimm.document import (
+    IGNORE,
+    NO_CODE,
+    ImageTokens,
+    Segment,
+    SpecialIds,
+    image_positions,
+)
+from unimm.nn.sampling import SamplingConfig, guide, sample_from_logits
+from unimm.objectives.base import Block, Draw, ImageSpec, Objective, ObjectiveConfig, Steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextTokenConfig(ObjectiveConfig):
+    """Next-token prediction of raster codes."""
+
+    name: ClassVar[str] = "next_token"
+    is_own_context: ClassVar[bool] = True
+
+    def build(self, dim: int, spec: ImageSpec) -> "NextToken":
+        """Make the head."""
+        return NextToken(dim, spec)
+
+    def layout(self, tokens: ImageTokens, special: SpecialIds) -> Segment:
+        """``<boi>`` and the codes in raster order, one block each; position i predicts code i."""
+        assert tokens.codes is not None
+        codes = tokens.codes.flatten().long()  # (h w,)
+        count = codes.shape[0]
+        positions = image_positions(*tokens.codes.shape) + 1  # <boi> is at 0
+        return Segment(
+            input_ids=torch.cat(
+                [codes.new_tensor([special.boi]), codes.new_full((count,), special.pad)]
+            ),
+            code_ids=torch.cat([codes.new_tensor([NO_CODE]), codes]),
+            labels=torch.cat([codes, codes.new_tensor([IGNORE])]),
+            position_ids=torch.cat([positions.new_zeros(1, 3), positions]),
+            block_ids=torch.arange(count + 1),
+            head=self.name,
+            image=ImageTokens(codes=codes.view(tokens.codes.shape)),
+        )
+
+    def context(self, codes: Tensor, special: SpecialIds) -> Segment:
+        """The codes in raster order, one block each: what the drawn picture leaves behind."""
+        flat = codes.flatten().long()
+        return Segment(
+            input_ids=torch.full_like(flat, special.pad),
+            code_ids=flat,
+            labels=torch.full_like(flat, IGNORE),
+            position_ids=image_positions(*codes.shape),
+            block_ids=torch.arange(flat.shape[0]),
+            head=self.name,
+        )
+
+
+class NextToken(Objective[Draw]):
+    """A linear head over the codebook.
+
+    Args:
+        dim: width ``D`` of the trunk.
+        spec: the image tokenizer's sizes.
+    """
+
+    fills_slots = False
+
+    def __init__(self, dim: int, spec: ImageSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.head = nn.Linear(dim, spec.codebook_size, bias=False)
+        nn.init.normal_(self.head.weight, std=0.02)
+
+    def draw(self, tokens: ImageTokens, generators: Sequence[torch.Generator]) -> Draw:
+        """Nothing is random."""
+        return Draw(tokens=tokens)
+
+    def loss(self, hidden: Tensor, draw: Draw) -> Tensor:
+        """Cross-entropy of each code; ``hidden`` is ``(M h w, D)`` in raster order."""
+        assert draw.tokens.codes is not None
+        logits = self.head(hidden).float()  # (N, V)
+        return functional.cross_entropy(logits, draw.tokens.codes.flatten(), reduction="none")
+
+    def sample(
+        self,
+        last: Tensor,
+        *,
+        generators: Sequence[torch.Generator],
+        sampling: SamplingConfig,
+        embed_codes: Callable[[Tensor], Tensor],
+    ) -> Steps:
+        """Draw code after code; every code stays in the cache."""
+        side, batch = self.spec.grid_size, len(generators)
+        positions = image_positions(side, side).to(last.device)
+        noise = torch.stack(
+            [torch.rand(side * side, generator=generator) for generator in generators]
+        ).to(last.device)  # (B, h w): all of a picture's randomness, drawn before its first step
+        codes = []
+        for i in range(side * side):
+            logits = guide(self.head(last).float(), sampling.guidance_scale)  # (B, V)
+            code = sample_from_logits(logits, noise[:, i], sampling)  # (B,)
+            codes.append(code)
+            hidden = yield Block(
+                x=embed_codes(code)[:, None],  # (B, 1, D)
+                positions=positions[None, i : i + 1].expand(batch, -1, -1),
+                keep=1,
+                is_causal=True,
+            )
+            last = hidden[:, -1]
+        return ImageTokens(codes=torch.stack(codes, 1).view(batch, side, side))
+
+    def zeros(self, device: torch.device) -> ImageTokens:
+        """One picture of code 0."""
+        side = self.spec.grid_size
+        return ImageTokens(codes=torch.zeros(1, side, side, dtype=torch.int64, device=device))

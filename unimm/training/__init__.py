@@ -1,0 +1,1 @@
+"""Every training loop, as a function."""
