@@ -37,7 +37,8 @@ def load_config(
     Args:
         cls: frozen dataclass to build. Its attribute docstrings become the text of ``--help``.
         argv: the command line without the program's name: at most one YAML file, which comes
-            first, then overrides such as ``--optimizer.lr 1e-4`` or ``--scales 1 2 4``.
+            first, then overrides such as ``--optimizer.lr 1e-4`` or ``--scales 1 2 4``. The YAML
+            must be a whole config by itself, fields without a default included.
         choices: registries for fields whose type is a base dataclass.
 
     Returns:
@@ -77,10 +78,11 @@ def save_config(config: object, path: str | Path, *, choices: Choices | None = N
         ValueError: reading the file again would not give an equal config.
     """
     values = config_to_dict(config, choices=choices)
-    if config_from_dict(type(config), values, choices=choices, source=str(path)) != config:
+    again = config_from_dict(type(config), values, choices=choices, source=f"to be saved in {path}")
+    if again != config:
         raise ValueError(
             f"{type(config).__name__} does not survive YAML: {values}; use fields of plain types "
-            "(bool, int, float, str, tuple, list, dict, dataclass) only"
+            "(bool, int, float, str, tuple, list, dict, dataclass), and hand over the choices"
         )
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     Path(path).write_text(text, encoding="utf-8")
@@ -184,11 +186,12 @@ class _Builder:
             return dacite.from_dict(cls, fields, dacite.Config(strict=True))
         except dacite.MissingValueError as error:
             key = _join(path, error.field_path or "")
-            raise ValueError(f"{self.source}: '{key}' is missing and has no default") from None
+            raise ValueError(
+                f"{self.source}: '{key}' is missing and has no default; add it"
+            ) from None
         except dacite.WrongTypeError as error:
             key = _join(path, error.field_path or "")
-            wanted: Any = error.field_type  # pyright: ignore[reportUnknownMemberType]
-            raise self._wrong(wanted, error.value, key) from None
+            raise self._wrong(cast(Any, error).field_type, error.value, key) from None
         except ValueError as error:  # a check of the dataclass itself
             raise ValueError(f"{self.source}: {path + ': ' if path else ''}{error}") from error
 
@@ -199,21 +202,22 @@ class _Builder:
             return float(value)
         if isinstance(hint, type) and dataclasses.is_dataclass(hint) and _is_mapping(value):
             return self.build(*self._tagged(hint, value, path), path)
-        origin, args = get_origin(hint), get_args(hint)
+        origin: Any = get_origin(hint)
+        args = get_args(hint)
         if origin in (Union, types.UnionType):
             return self._alternative(args, value, path)
-        if origin is dict and _is_mapping(value):
-            return {
-                key: self._value(args[1], item, _join(path, key)) for key, item in value.items()
-            }
+        if origin in (dict, Mapping) and _is_mapping(value):
+            part: Any = args[1]
+            return {key: self._value(part, item, _join(path, key)) for key, item in value.items()}
         if origin in (list, tuple) and isinstance(value, (list, tuple)):
             items = cast(Sequence[Any], value)
             hints = args if origin is tuple and args[-1] is not ... else [args[0]] * len(items)
             if len(hints) != len(items):
                 raise self._wrong(hint, value, path)
             pairs = enumerate(zip(hints, items, strict=True))
-            return origin(self._value(part, item, f"{path}[{i}]") for i, (part, item) in pairs)
-        return value
+            built = [self._value(item_hint, x, f"{path}[{i}]") for i, (item_hint, x) in pairs]
+            return tuple(built) if origin is tuple else built
+        return cast(Any, value)
 
     def _alternative(self, hints: Sequence[Any], value: Any, path: str) -> Any:
         """Follow the alternative of a union that has the value's form; dacite checks the rest."""
@@ -225,7 +229,7 @@ class _Builder:
             is_section = _is_mapping(value) and (form is dict or dataclasses.is_dataclass(form))
             if is_section or (isinstance(value, (list, tuple)) and form in (list, tuple)):
                 return self._value(hint, value, path)
-        return value
+        return cast(Any, value)
 
     def _tagged(
         self, base: type, values: Mapping[str, Any], path: str
