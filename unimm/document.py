@@ -8,9 +8,10 @@ The way of a document: parts -> ``layout_document`` (segments in a row, position
 ``pack`` (several documents to a row, several rows to a ``Batch``) -> ``attention_rule``.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -298,7 +299,7 @@ def layout_document(
         if part.is_text:
             if part.text_ids is None:
                 raise ValueError(f"part {i} of document {document.index} is raw text: encode first")
-            ids = part.text_ids.tolist()
+            ids: list[int] = part.text_ids.tolist()  # pyright: ignore[reportUnknownMemberType]
             if is_hidden:
                 labels += [IGNORE] * len(ids)
                 pending += [special.null] * len(ids)
@@ -361,12 +362,13 @@ class _Builder:
     def finish(self, objective_name: str, index: int) -> Layout:
         segments = self.segments
         lengths = [segment.input_ids.shape[0] for segment in segments]
-        blocks, next_block = [], 0
+        blocks: list[Tensor] = []
+        next_block = 0
         for segment in segments:
             blocks.append(segment.block_ids + next_block)
             next_block += int(segment.block_ids[-1]) + 1
         labels = torch.cat([segment.labels for segment in segments])
-        offsets = torch.tensor([0, *lengths]).cumsum(0).tolist()
+        offsets = itertools.accumulate(lengths, initial=0)
         head_index: dict[str, list[Tensor]] = {"text": [], objective_name: []}
         images: list[ImageTokens] = []
         for segment, offset in zip(segments, offsets, strict=False):
@@ -464,7 +466,8 @@ def _map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, dict):
-        return {key: _map_tensors(item, function) for key, item in value.items()}
+        items = cast(dict[Any, Any], value).items()
+        return {key: _map_tensors(item, function) for key, item in items}
     if isinstance(value, ImageTokens):
         return value.map(function)
     if isinstance(value, (Batch, Slots)):
