@@ -105,6 +105,7 @@ class Part:
 
     @property
     def is_text(self) -> bool:
+        """Whether this is text and not a picture."""
         return self.text is not None or self.text_ids is not None
 
 
@@ -253,7 +254,7 @@ def sample_dropped(document: Document, generator: torch.Generator, rate: float) 
     With probability ``rate`` every text is hidden; else every text and every picture that something
     follows is hidden with probability ``rate`` each.
     """
-    draws = torch.rand(len(document.parts) + 1, generator=generator).tolist()
+    draws = [float(x) for x in torch.rand(len(document.parts) + 1, generator=generator)]
     texts = [i for i, part in enumerate(document.parts) if part.is_text]
     if draws[-1] < rate:
         return Dropped(parts=frozenset(texts))
@@ -299,7 +300,7 @@ def layout_document(
         if part.is_text:
             if part.text_ids is None:
                 raise ValueError(f"part {i} of document {document.index} is raw text: encode first")
-            ids: list[int] = part.text_ids.tolist()  # pyright: ignore[reportUnknownMemberType]
+            ids = cast(list[int], part.text_ids.tolist())  # pyright: ignore[reportUnknownMemberType]
             if is_hidden:
                 labels += [IGNORE] * len(ids)
                 pending += [special.null] * len(ids)
