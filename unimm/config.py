@@ -201,14 +201,14 @@ class _Builder:
         if hint is float and isinstance(value, int):
             return float(value)
         if isinstance(hint, type) and dataclasses.is_dataclass(hint) and _is_mapping(value):
-            return self.build(*self._tagged(hint, value, path), path)
+            concrete, fields = self._tagged(hint, value, path)
+            return self.build(cast(type[Any], concrete), fields, path)
         origin: Any = get_origin(hint)
-        args = get_args(hint)
+        args: tuple[Any, ...] = get_args(hint)
         if origin in (Union, types.UnionType):
             return self._alternative(args, value, path)
         if origin in (dict, Mapping) and _is_mapping(value):
-            part: Any = args[1]
-            return {key: self._value(part, item, _join(path, key)) for key, item in value.items()}
+            return {key: self._value(args[1], x, _join(path, key)) for key, x in value.items()}
         if origin in (list, tuple) and isinstance(value, (list, tuple)):
             items = cast(Sequence[Any], value)
             hints = args if origin is tuple and args[-1] is not ... else [args[0]] * len(items)
