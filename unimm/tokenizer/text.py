@@ -12,6 +12,8 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from unimm.document import SpecialIds
+
 SPECIAL_TOKENS = {
     "pad": "<pad>",  # fills rows; never read, never predicted
     "bos": "<bos>",  # begins a document
@@ -49,8 +51,8 @@ class TextTokenizer:
                 f"tokenizer lacks the special tokens {' '.join(missing)}; "
                 "read it with TextTokenizer.from_pretrained_file, which appends them"
             )
-        self._special_ids = {name: vocabulary[token] for name, token in SPECIAL_TOKENS.items()}
-        self._vocab_size = max(vocabulary.values()) + 1
+        ids = {name: vocabulary[token] for name, token in SPECIAL_TOKENS.items()}
+        self._special_ids = SpecialIds(**ids, vocab_size=max(vocabulary.values()) + 1)
 
     def __reduce__(self) -> tuple[type["TextTokenizer"], tuple[str]]:
         # The library's own pickle forgets encode_special_tokens.
@@ -146,7 +148,7 @@ class TextTokenizer:
     @property
     def vocab_size(self) -> int:
         """Rows that an embedding needs: the largest id plus one."""
-        return self._vocab_size
+        return self._special_ids.vocab_size
 
     @property
     def content_hash(self) -> str:
@@ -155,39 +157,39 @@ class TextTokenizer:
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
-    def special_ids(self) -> dict[str, int]:
-        """Name -> id of every special token, such as ``{"pad": 0, "bos": 1, ...}``."""
-        return dict(self._special_ids)
+    def special_ids(self) -> SpecialIds:
+        """The special tokens' ids and the vocabulary's size, as the layout of documents asks."""
+        return self._special_ids
 
     @property
     def pad_id(self) -> int:
         """Id that fills rows."""
-        return self._special_ids["pad"]
+        return self._special_ids.pad
 
     @property
     def bos_id(self) -> int:
         """Id that begins a document."""
-        return self._special_ids["bos"]
+        return self._special_ids.bos
 
     @property
     def eos_id(self) -> int:
         """Id that ends a document."""
-        return self._special_ids["eos"]
+        return self._special_ids.eos
 
     @property
     def boi_id(self) -> int:
         """Id that begins an image."""
-        return self._special_ids["boi"]
+        return self._special_ids.boi
 
     @property
     def eoi_id(self) -> int:
         """Id that ends an image."""
-        return self._special_ids["eoi"]
+        return self._special_ids.eoi
 
     @property
     def null_id(self) -> int:
         """Id that stands for dropped text in guidance."""
-        return self._special_ids["null"]
+        return self._special_ids.null
 
 
 def _read(path: str | Path) -> dict[str, Any]:

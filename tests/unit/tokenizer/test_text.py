@@ -4,13 +4,19 @@ import pickle
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from unimm.tokenizer.text import SPECIAL_TOKENS, TextTokenizer
+from unimm.document import SpecialIds
+from unimm.tokenizer.text import TextTokenizer
 
 TEXTS = [
     "Mia the fox finds a red balloon.",
     "Mia gives the red balloon to Tom. Tom is happy.",
     "Tom the blue bear walks over the snow. Night falls.",
 ] * 4
+
+
+def special_ids(tokenizer):
+    ids = [tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id]
+    return [*ids, tokenizer.boi_id, tokenizer.eoi_id, tokenizer.null_id]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +41,7 @@ def tokenizer():
 def test_every_text_comes_back_exactly(tokenizer, text):
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
-    assert not set(ids) & set(tokenizer.special_ids.values())
+    assert not set(ids) & set(special_ids(tokenizer))
     assert all(0 <= token_id < tokenizer.vocab_size for token_id in ids)
 
 
@@ -49,9 +55,10 @@ def test_known_words_take_fewer_ids_than_bytes(tokenizer):
 
 def test_vocabulary_is_filled_and_special_ids_come_first(tokenizer):
     assert tokenizer.vocab_size == 320
-    ids = [tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id]
-    ids += [tokenizer.boi_id, tokenizer.eoi_id, tokenizer.null_id]
-    assert ids == list(range(6))
+    assert special_ids(tokenizer) == list(range(6))
+    assert tokenizer.special_ids == SpecialIds(
+        pad=0, bos=1, eos=2, boi=3, eoi=4, null=5, vocab_size=320
+    )
 
 
 def test_decoding_skips_special_tokens(tokenizer):
@@ -99,7 +106,7 @@ def test_foreign_tokenizer_gets_the_missing_special_tokens(tmp_path):
 
     tokenizer = TextTokenizer.from_pretrained_file(tmp_path / "tokenizer.json")
     assert tokenizer.eos_id == foreign.token_to_id("<eos>")
-    new = sorted(set(tokenizer.special_ids.values()) - {tokenizer.eos_id})
+    new = sorted(set(special_ids(tokenizer)) - {tokenizer.eos_id})
     assert new == list(range(300, 305))
     assert tokenizer.vocab_size == 305
     foreign.no_truncation()
@@ -118,4 +125,3 @@ def test_bad_input_is_a_clear_error(tmp_path):
         TextTokenizer.load(tmp_path)
     with pytest.raises(ValueError, match="at least 262, got 100"):
         TextTokenizer.train(TEXTS, vocab_size=100)
-    assert len(SPECIAL_TOKENS) == 6

@@ -1,0 +1,86 @@
+"""What is promised about the repository as a whole."""
+
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+STAGES = ("tokenizers", "train", "eval")
+CONFIGS = sorted(path for stage in STAGES for path in (ROOT / stage).glob("configs/**/*.yaml"))
+SCRIPTS = sorted(path for stage in STAGES for path in (ROOT / stage).glob("*.py"))
+MAP = re.compile(r"^#+ .*file map.*?\n```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL | re.IGNORECASE)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_config_loads_into_its_script(path, monkeypatch, capsys):
+    """The first line of a YAML is the command that runs it; ``--help`` ends it after loading."""
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    name = str(path.relative_to(ROOT))
+    command = re.fullmatch(r"# python (\S+\.py) (\S+\.yaml)( --.*)?", first)
+    assert command, f"{name} must begin with '# python SCRIPT {name}', found {first!r}"
+    script, config, flags = command.groups()
+    assert config == name
+    arguments = [script, str(path), *shlex.split(flags or ""), "--help"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    assert stop.value.code == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_script_does_nothing_when_imported(path):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert 'if __name__ == "__main__":' in lines
+    runpy.run_path(str(path), run_name="imported")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_script_folders_are_not_packages(stage):
+    # A package named tokenizers would hide the library of that name.
+    assert not list((ROOT / stage).rglob("__init__.py"))
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    heavy = ["torch", "transformers", "deepspeed", "datasets", "wandb", "diffusers"]
+    code = f"import sys, unimm; print(*[name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_file_map_of_the_readme_is_true():
+    block = MAP.search((ROOT / "README.md").read_text(encoding="utf-8"))
+    if block is None:
+        pytest.skip("README has no file map yet")
+    named = mapped_paths(block[1])
+    missing = [path for path in named if not (ROOT / path).exists()]
+    assert not missing, f"the file map names what is not there: {missing}"
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "unimm").rglob("*.py")}
+    unnamed = sorted(x for x in modules - set(named) if not x.endswith("__init__.py"))
+    assert not unnamed, f"the file map lacks: {unnamed}"
+
+
+def mapped_paths(text):
+    """Read ``path  what it is for`` lines; an indented path lies in the folder above it."""
+    folders: list[tuple[int, str]] = []
+    paths = []
+    for line in filter(str.strip, text.splitlines()):
+        indent, name = len(line) - len(line.lstrip()), line.split()[0]
+        while folders and folders[-1][0] >= indent:
+            folders.pop()
+        path = (folders[-1][1] if folders else "") + name
+        paths.append(path)
+        if name.endswith("/"):
+            folders.append((indent, path))
+    return paths
+
+
+def test_mapped_paths_follow_indentation():
+    text = "unimm/  the library\n  nn/  layers\n    rope.py  x\n  model.py  y\ntrain/run.py  z\n"
+    assert mapped_paths(text) == [
+        *("unimm/", "unimm/nn/", "unimm/nn/rope.py", "unimm/model.py", "train/run.py"),
+    ]
