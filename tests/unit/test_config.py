@@ -146,7 +146,7 @@ def test_saved_config_reruns_the_run(tmp_path):
     config = load(
         tmp_path,
         "extra: [{name: masked, num_steps: 3}]\nobjectives: {a: {name: next_scale}}",
-        *("--optimizer.lr", "1e-5", "--run_dir", "runs/caf\N{LATIN SMALL LETTER E WITH ACUTE}"),
+        *("--optimizer.lr", "1e-5", "--run_dir", "runs/\N{WHITE SMILING FACE}"),
     )
     save_config(config, tmp_path / "saved.yaml", choices=CHOICES)
     assert load_config(Run, [str(tmp_path / "saved.yaml")], choices=CHOICES) == config

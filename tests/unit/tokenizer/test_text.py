@@ -32,7 +32,7 @@ def tokenizer():
         "Mia finds a balloon.",
         " leading and trailing \n",
         "two  spaces\tand a tab\r\n",
-        "caf\u00e9 e\u0301 \u4f60\u597d \u0645\u0631\u062d\u0628\u0627",
+        "\u00e9t\u00e9 e\u0301 \u4f60\u597d \u0645\u0631\u062d\u0628\u0627",
         "\U0001f98a\U0001f468\u200d\U0001f469\u200d\U0001f467",
         "spelled <eos> and <pad><boi>",
         "\x00\ufffd",
