@@ -91,3 +91,38 @@ def ssim(pixels: Tensor, target: Tensor, *, window: int = 11, sigma: float = 1.5
         (mean_a.square() + mean_b.square() + c1) * (variance_a + variance_b + c2)
     )
     return similarity.reshape(batch, -1).mean(dim=1)
+
+
+def score_pictures(pixels: Tensor, target: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    """Score reconstructions, whole, inside the figures and outside of them.
+
+    Args:
+        pixels: ``(B, C, H, W)`` reconstructions in [-1, 1].
+        target: ``(B, C, H, W)`` in [-1, 1].
+        mask: ``(B, H, W)`` bool, true inside the figures; None leaves the parts out.
+
+    Returns:
+        ``psnr`` and ``ssim`` and, with a mask, ``psnr_figures``, ``psnr_background`` (dB) and
+        ``error_figures`` (squared error), each ``(B,)``, NaN where a picture has no such pixel.
+    """
+    scores = {"psnr": psnr(pixels, target), "ssim": ssim(pixels, target)}
+    if mask is not None:
+        scores["error_figures"] = squared_error(pixels, target, mask)
+        scores["psnr_figures"] = psnr_of_error(scores["error_figures"])
+        scores["psnr_background"] = psnr(pixels, target, ~mask.bool())
+    return scores
+
+
+def summarize_scores(scores: list[dict[str, Tensor]]) -> dict[str, float]:
+    """Average ``score_pictures`` over batches; pictures without figures are left out of theirs.
+
+    Returns:
+        The mean over pictures of each score. ``psnr_figures_pooled`` comes from the mean squared
+        error of all pictures instead, so that bad pictures count for more.
+    """
+    joined = {name: torch.cat([batch[name] for batch in scores]) for name in scores[0]}
+    errors = joined.pop("error_figures", None)
+    summary = {name: float(values.nanmean()) for name, values in joined.items()}
+    if errors is not None:
+        summary["psnr_figures_pooled"] = float(psnr_of_error(errors.nanmean()))
+    return summary

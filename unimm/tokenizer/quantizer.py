@@ -79,10 +79,12 @@ class Quantized(NamedTuple):
 class Quantizer(nn.Module):
     """Codes for latents and vectors for codes, whatever the scheme."""
 
+    codebook: Tensor  # only after ``freeze``
+
     def __init__(self, config: QuantizerConfig) -> None:
         super().__init__()
         self.config = config
-        self.layer = QUANTIZERS[config.name].build(config)
+        self.layer: Any = QUANTIZERS[config.name].build(config)
 
     @property
     def codebook_size(self) -> int:
@@ -90,13 +92,20 @@ class Quantizer(nn.Module):
         return self.config.codebook_size
 
     @property
-    def codebook(self) -> Tensor:
+    def codebook_vectors(self) -> Tensor:
         """All codes' vectors ``(K, C)`` float32, as the lookup compares them."""
+        if self.layer is None:
+            return self.codebook.float()
         return QUANTIZERS[self.config.name].codebook(self.layer).float()
+
+    def freeze(self, codebook: Tensor) -> None:
+        """Keep only a codebook ``(K, C)``: all that use needs, nothing that training needs."""
+        self.layer = None
+        self.register_buffer("codebook", codebook.float())
 
     def to_latents(self, encoded: Tensor) -> Tensor:
         """Map an encoder's output ``(B, C, h, w)`` to the space of the codebook, float32."""
-        return QUANTIZERS[self.config.name].to_latents(self.layer, encoded.float())
+        return QUANTIZERS[self.config.name].to_latents(self.config, encoded.float())
 
     def nearest(self, latents: Tensor) -> Tensor:
         """Find the nearest code of each vector.
@@ -107,20 +116,22 @@ class Quantizer(nn.Module):
         Returns:
             ``(..., h, w)`` int64.
         """
-        codebook = self.codebook
+        codebook = self.codebook_vectors.detach()
         half_square = 0.5 * codebook.square().sum(dim=1)  # (K,)
         vectors = latents.movedim(-3, -1)  # (..., h, w, C)
         flat = vectors.reshape(-1, vectors.shape[-1]).float()
         # argmin |x - c|^2 = argmax x.c - |c|^2 / 2
-        codes = [
-            torch.addmm(-half_square, part, codebook.t()).argmax(dim=1)
-            for part in flat.split(_LOOKUP_CHUNK)
-        ]
+        # In half precision near codes would be mistaken for each other.
+        with torch.autocast(flat.device.type, enabled=False):
+            codes = [
+                torch.addmm(-half_square, part, codebook.t()).argmax(dim=1)
+                for part in flat.split(_LOOKUP_CHUNK)
+            ]
         return torch.cat(codes).reshape(vectors.shape[:-1])
 
     def embed(self, codes: Tensor) -> Tensor:
         """Give the vectors of codes ``(..., h, w)`` as ``(..., C, h, w)`` float32."""
-        return F.embedding(codes, self.codebook).movedim(-1, -3)
+        return F.embedding(codes, self.codebook_vectors).movedim(-1, -3)
 
     def forward(self, encoded: Tensor) -> Quantized:
         """Quantize an encoder's output ``(B, C, h, w)``; in training mode the codebook moves."""
@@ -130,6 +141,8 @@ class Quantizer(nn.Module):
         if not self.training:
             codes = self.nearest(latents)
             return Quantized(self.embed(codes), codes, latents, latents.new_zeros(()))
+        if self.layer is None:
+            raise ValueError("a frozen quantizer cannot be trained; call eval() first")
         sequence = encoded.flatten(2).transpose(1, 2)  # (B, n, C)
         output = self.layer(sequence)
         vectors = output[0].transpose(1, 2).reshape(batch, channels, height, width)
@@ -139,7 +152,9 @@ class Quantizer(nn.Module):
         return Quantized(vectors, codes, latents, loss)
 
     @torch.no_grad()
-    def replace_dead_codes(self, latents: Tensor, *, min_share: float, generator: torch.Generator):
+    def replace_dead_codes(
+        self, latents: Tensor, *, min_share: float, generator: torch.Generator
+    ) -> int:
         """Move codes that hardly anything uses onto random latents of a batch.
 
         Only ``vq`` has codes that can die for good; for the other schemes nothing happens. It waits
@@ -174,7 +189,7 @@ class Quantizer(nn.Module):
 
 class _Scheme(NamedTuple):
     build: Callable[[QuantizerConfig], Any]
-    to_latents: Callable[[Any, Tensor], Tensor]
+    to_latents: Callable[[QuantizerConfig, Tensor], Tensor]
     codebook: Callable[[Any], Tensor]
 
 
@@ -221,9 +236,9 @@ def _unit(latents: Tensor) -> Tensor:
     return F.normalize(latents, dim=1)
 
 
-def _fsq_latents(layer: Any, encoded: Tensor) -> Tensor:
+def _fsq_latents(config: QuantizerConfig, encoded: Tensor) -> Tensor:
     """Bound as the library does (Mentzer et al., 2023), without the rounding."""
-    levels = layer._levels.view(-1, 1, 1)
+    levels = torch.tensor(config.levels, device=encoded.device).view(-1, 1, 1)
     half = (levels - 1) * (1 + 1e-3) / 2
     offset = torch.where(levels % 2 == 0, 0.5, 0.0)
     bounded = torch.tanh(encoded + torch.atanh(offset / half)) * half - offset
@@ -259,6 +274,4 @@ def code_usage(counts: Tensor) -> CodeUsage:
     used = int((counts > 0).sum())
     share = counts.double() / counts.sum().clamp(min=1)
     entropy = -(share * share.clamp(min=1e-12).log()).sum()
-    return CodeUsage(
-        num_used=used, num_dead=counts.numel() - used, perplexity=float(entropy.exp())
-    )
+    return CodeUsage(num_used=used, num_dead=counts.numel() - used, perplexity=float(entropy.exp()))

@@ -1,0 +1,179 @@
+"""Train an image tokenizer: one function, one process, one device.
+
+The loop reads top to bottom: resume, step, log, draw a sample grid, save. It runs on one device;
+several ranks (the codebook's counts summed once a step) are not built in.
+
+Shapes: B batch, H W picture.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from unimm.data.images import PictureBatch
+from unimm.metrics.image import score_pictures, summarize_scores
+from unimm.tokenizer.folder import save_image_tokenizer
+from unimm.tokenizer.image import ImageTokenizer
+from unimm.tokenizer.losses import PatchDiscriminator
+from unimm.training.picture_grid import save_pairs
+from unimm.training.tokenizer_config import TokenizerTrainConfig
+from unimm.training.tokenizer_state import (
+    Clock,
+    TokenizerState,
+    copy_for_average,
+    load_state,
+    save_state,
+)
+from unimm.training.tokenizer_step import LogWindow, TrainStep, to_pixels
+
+STATE_FILE = "state.safetensors"
+LOG_FILE = "log.jsonl"
+RESULT_FOLDER = "image_tokenizer"
+_STATISTICS_BATCHES = 16
+
+
+def train_image_tokenizer(
+    config: TokenizerTrainConfig,
+    *,
+    open_batches: Callable[[int], Iterator[PictureBatch]],
+    held_out: PictureBatch,
+) -> ImageTokenizer:
+    """Train, log, save, and give the averaged tokenizer.
+
+    Args:
+        config: the run.
+        open_batches: gives the endless training batches from a step on.
+        held_out: pictures that training never sees; evaluated every ``sample_every`` steps.
+
+    Returns:
+        The tokenizer as saved in ``run_dir/image_tokenizer``, in evaluation mode.
+
+    Raises:
+        RuntimeError: if the loss is no longer a number.
+    """
+    device = torch.device(config.device)
+    run_dir = Path(config.run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # the shapes never change
+
+    state = _start(config, device)
+    if (run_dir / STATE_FILE).is_file():
+        load_state(state, run_dir / STATE_FILE)
+    take_step = TrainStep(config, state, device)
+    batches = open_batches(state.step)
+    window = LogWindow(config, device)
+
+    with _progress_bar() as bar, (run_dir / LOG_FILE).open("a", encoding="utf-8") as log:
+        task = bar.add_task("image tokenizer", total=1.0, figures="")
+        progress = state.clock.progress(state.step)
+        while progress < 1.0:
+            batch = next(batches)
+            terms = take_step(batch, progress)
+            state.step += 1
+            if state.step == 1 or window.is_first:
+                state.clock.mark_warm()
+            window.add(terms)
+            progress = state.clock.progress(state.step)
+            is_last = progress >= 1.0
+
+            if state.step % config.log_every == 0 or is_last:
+                line = {"step": state.step, "progress": round(progress, 4)} | window.close()
+                if not math.isfinite(line["loss"]):
+                    raise RuntimeError(
+                        f"the loss is {line['loss']} at step {state.step}; resume from the last "
+                        "state with a lower learning_rate, or without is_mixed"
+                    )
+                _write(log, line)
+                bar.update(task, completed=progress, figures=_headline(line))
+            if state.step % config.sample_every == 0 or is_last:
+                _write(log, {"step": state.step, "held_out": evaluate(state, held_out, run_dir)})
+            if state.step % config.save_every == 0 or is_last:
+                save_state(state, run_dir / STATE_FILE)
+
+    measure_latents(state.average, batches, device)
+    save_image_tokenizer(state.average, run_dir / RESULT_FOLDER, dtype=torch.float16)
+    return state.average
+
+
+@torch.no_grad()
+def evaluate(state: TokenizerState, held_out: PictureBatch, run_dir: Path) -> dict[str, float]:
+    """Score the averaged tokenizer on held-out pictures and draw them beside their originals."""
+    device = state.average.latent_mean.device
+    pixels = to_pixels(held_out.pixels, device)
+    mask = None if held_out.mask is None else held_out.mask.to(device)
+    drawn = state.average.decode(state.average.encode(pixels))
+    save_pairs(run_dir / "samples" / f"step_{state.step:06d}.png", pixels[:24], drawn[:24])
+    summary = summarize_scores([score_pictures(drawn, pixels, mask)])
+    return {name: round(value, 4) for name, value in summary.items()}
+
+
+@torch.no_grad()
+def measure_latents(
+    tokenizer: ImageTokenizer, batches: Iterator[PictureBatch], device: torch.device
+) -> None:
+    """Store mean and standard deviation of the latents over some training pictures."""
+    latents = [
+        tokenizer.encode(to_pixels(next(batches).pixels, device)).latents
+        for _ in range(_STATISTICS_BATCHES)
+    ]
+    values = torch.cat([x.movedim(1, -1).flatten(0, 2) for x in latents if x is not None])
+    tokenizer.latent_mean.copy_(values.mean(dim=0))
+    tokenizer.latent_std.copy_(values.std(dim=0))
+
+
+def _start(config: TokenizerTrainConfig, device: torch.device) -> TokenizerState:
+    tokenizer = ImageTokenizer(config.tokenizer).to(device, memory_format=torch.channels_last)
+    average = copy_for_average(tokenizer)
+    is_fused = device.type == "cuda"
+
+    def adamw(parameters: Iterator[torch.nn.Parameter]) -> torch.optim.AdamW:
+        return torch.optim.AdamW(
+            parameters,
+            lr=config.learning_rate,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            fused=is_fused,
+        )
+
+    seconds = None if config.max_minutes is None else 60 * config.max_minutes
+    state = TokenizerState(
+        tokenizer=tokenizer.train(),
+        average=average,
+        optimizer=adamw(tokenizer.parameters()),
+        generator=torch.Generator().manual_seed(config.seed),
+        clock=Clock(max_steps=config.max_steps, max_seconds=seconds),
+    )
+    if config.loss.adversarial > 0:
+        state.discriminator = PatchDiscriminator().to(device, memory_format=torch.channels_last)
+        state.discriminator_optimizer = adamw(state.discriminator.parameters())
+    return state
+
+
+def _progress_bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[figures]}"),
+        refresh_per_second=1,
+    )
+
+
+def _headline(line: dict[str, float]) -> str:
+    inside = f" (figures {line['psnr_figures']:.2f})" if "psnr_figures" in line else ""
+    return (
+        f"step {line['step']} loss {line['loss']:.4f} PSNR {line['psnr']:.2f}{inside} "
+        f"codes {line['codes_used']} {line['images_per_second']:.0f} img/s"
+    )
+
+
+def _write(log: TextIO, line: dict[str, Any]) -> None:
+    log.write(json.dumps(line) + "\n")
+    log.flush()

@@ -1,0 +1,178 @@
+"""All that an image tokenizer's training changes: weights, averages, optimizers, progress.
+
+One object, saved whole and atomically as one safetensors file, so that a killed run goes on.
+"""
+
+import copy
+import json
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from unimm.tokenizer.image import ImageTokenizer
+from unimm.tokenizer.losses import PatchDiscriminator
+
+
+@dataclass(kw_only=True)
+class TokenizerState:
+    """What has to survive a restart.
+
+    Attributes:
+        tokenizer: the weights that are trained.
+        average: their moving average, used to evaluate and to keep.
+        optimizer: of the tokenizer.
+        discriminator: with its optimizer; both None without an adversarial loss.
+        generator: on the CPU; picks the latents that dead codes move to.
+        step: optimizer steps done.
+        clock: how far the training is.
+    """
+
+    tokenizer: ImageTokenizer
+    average: ImageTokenizer
+    optimizer: torch.optim.Optimizer
+    discriminator: PatchDiscriminator | None = None
+    discriminator_optimizer: torch.optim.Optimizer | None = None
+    generator: torch.Generator
+    step: int = 0
+    clock: "Clock" = field(default_factory=lambda: Clock(max_steps=1))
+
+
+@dataclass(kw_only=True)
+class Clock:
+    """Says which share of the training is done, by steps and, where bounded, by time.
+
+    The first step of a process compiles and warms up; time counts from its end, so that a schedule
+    does not run while nothing is learned, but the whole still ends in time.
+
+    Attributes:
+        max_steps: steps of the whole training.
+        max_seconds: of the whole training, all processes' first steps included; None for no bound.
+        seconds: spent before this process.
+    """
+
+    max_steps: int
+    max_seconds: float | None = None
+    seconds: float = 0.0
+    warm_seconds: float = 0.0
+    _started: float = field(default_factory=time.monotonic)
+
+    def elapsed(self) -> float:
+        """Seconds of the whole training so far."""
+        return self.seconds + time.monotonic() - self._started
+
+    def mark_warm(self) -> None:
+        """Say that the process's first step is done."""
+        self.warm_seconds += time.monotonic() - self._started
+
+    def progress(self, step: int) -> float:
+        """Give the share of the training that is done, from 0 to 1."""
+        share = step / self.max_steps
+        if self.max_seconds is not None:
+            useful = max(self.max_seconds - self.warm_seconds, 1e-6)
+            share = max(share, (self.elapsed() - self.warm_seconds) / useful)
+        return min(share, 1.0)
+
+
+def learning_rate_factor(progress: float, *, warmup: float, hold: float, final: float) -> float:
+    """Warm up, stay, decay: linear up to ``warmup``, 1 up to ``hold``, then a cosine to ``final``.
+
+    All arguments are shares; ``progress`` from 0 to 1.
+    """
+    if progress < warmup:
+        return progress / warmup
+    if progress < hold:
+        return 1.0
+    position = torch.tensor((progress - hold) / (1.0 - hold))
+    return float(final + (1.0 - final) * 0.5 * (1.0 + torch.cos(torch.pi * position)))
+
+
+def copy_for_average(tokenizer: ImageTokenizer) -> ImageTokenizer:
+    """Copy a tokenizer to hold its moving average."""
+    return copy.deepcopy(tokenizer).eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, module: nn.Module, *, decay: float, step: int) -> None:
+    """Move an average towards the present weights and buffers, faster in the first steps."""
+    weight = 1.0 - min(decay, (1 + step) / (10 + step))
+    old, new = average.state_dict(), module.state_dict()
+    moving = [name for name, tensor in old.items() if tensor.is_floating_point()]
+    torch._foreach_lerp_([old[n] for n in moving], [new[n] for n in moving], weight)
+    for name in old.keys() - set(moving):
+        old[name].copy_(new[name])
+
+
+def save_state(state: TokenizerState, path: Path) -> None:
+    """Write everything; a reader sees the old file or the new one, never half of one."""
+    tensors: dict[str, Tensor] = {"generator": state.generator.get_state()}
+    for prefix, module in _modules(state).items():
+        tensors |= {f"{prefix}.{name}": t for name, t in module.state_dict().items()}
+    for prefix, optimizer in _optimizers(state).items():
+        for index, values in optimizer.state_dict()["state"].items():
+            tensors |= {
+                f"{prefix}.{index}.{key}": torch.as_tensor(value) for key, value in values.items()
+            }
+    progress = {
+        "step": state.step,
+        "seconds": state.clock.elapsed(),
+        "warm_seconds": state.clock.warm_seconds,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    # Clones: safetensors refuses tensors that share memory.
+    kept = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
+    save_file(kept, partial, metadata={"progress": json.dumps(progress)})
+    os.replace(partial, path)
+
+
+def load_state(state: TokenizerState, path: Path) -> None:
+    """Read what ``save_state`` wrote into a state made from the same configuration.
+
+    Raises:
+        ValueError: if the file belongs to another configuration.
+    """
+    with safe_open(path, framework="pt") as file:
+        progress = json.loads((file.metadata() or {})["progress"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    state.generator.set_state(tensors["generator"])
+    try:
+        for prefix, module in _modules(state).items():
+            module.load_state_dict(_below(tensors, prefix))
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path} was written by another configuration; use another run_dir: {error}"
+        ) from error
+    for prefix, optimizer in _optimizers(state).items():
+        values: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _below(tensors, prefix).items():
+            index, key = name.split(".")
+            values.setdefault(int(index), {})[key] = tensor
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": values})
+    state.step = progress["step"]
+    state.clock.seconds = progress["seconds"]
+    state.clock.warm_seconds = progress["warm_seconds"]
+
+
+def _modules(state: TokenizerState) -> dict[str, nn.Module]:
+    modules: dict[str, nn.Module] = {"tokenizer": state.tokenizer, "average": state.average}
+    if state.discriminator is not None:
+        modules["discriminator"] = state.discriminator
+    return modules
+
+
+def _optimizers(state: TokenizerState) -> dict[str, torch.optim.Optimizer]:
+    optimizers = {"optimizer": state.optimizer}
+    if state.discriminator_optimizer is not None:
+        optimizers["discriminator_optimizer"] = state.discriminator_optimizer
+    return optimizers
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    start = prefix + "."
+    return {name[len(start) :]: t for name, t in tensors.items() if name.startswith(start)}
