@@ -31,7 +31,7 @@ SPECIES: dict[str, str] = {
     "wolf": "1f43a",
     "monkey": "1f435",
     "cow": "1f42e",
-    "raccoon": "1f99d",
+    "chicken": "1f414",
 }
 
 # What a character may wear on its head; ``none`` is a bare head.
@@ -108,7 +108,7 @@ OBJECTS: dict[str, str] = {
     "snowman": "26c4",
     "robot": "1f916",
     "star": "2b50",
-    "seedling pot": "1fab4",
+    "potted plant": "1fab4",
 }
 
 # GenEval's ten colours.
@@ -154,13 +154,19 @@ class Figure:
 
     def __post_init__(self) -> None:
         if self.kind not in SPECIES and self.kind not in OBJECTS:
-            raise ValueError(f"unknown kind {self.kind!r}; species: {[*SPECIES]}, objects: {[*OBJECTS]}")
+            raise ValueError(
+                f"unknown kind {self.kind!r}; species: {[*SPECIES]}, objects: {[*OBJECTS]}"
+            )
         tints = CHARACTER_TINTS if self.is_character else OBJECT_TINTS
         for field, known in (("tint", tints), ("style", STYLES), ("size", SIZES)):
             if getattr(self, field) not in known:
-                raise ValueError(f"unknown {field} {getattr(self, field)!r} of a {self.kind}; known: {known}")
+                raise ValueError(
+                    f"unknown {field} {getattr(self, field)!r} of a {self.kind}; known: {known}"
+                )
         if self.headwear != NO_HEADWEAR and not (self.is_character and self.headwear in HEADWEAR):
-            raise ValueError(f"a {self.kind} cannot wear {self.headwear!r}; headwear: {[*HEADWEAR]}")
+            raise ValueError(
+                f"a {self.kind} cannot wear {self.headwear!r}; headwear: {[*HEADWEAR]}"
+            )
 
     @property
     def is_character(self) -> bool:
@@ -208,7 +214,9 @@ class Scene:
     def from_json(text: str) -> "Scene":
         """Read a scene that ``to_json`` wrote; unknown or missing fields are errors."""
         raw: dict[str, Any] = json.loads(text)
-        placed = tuple(Placed(**(item | {"figure": Figure(**item["figure"])})) for item in raw.pop("placed"))
+        placed = tuple(
+            Placed(**(item | {"figure": Figure(**item["figure"])})) for item in raw.pop("placed")
+        )
         return Scene(placed=placed, **raw)
 
 
