@@ -76,7 +76,7 @@ def train_image_tokenizer(
             batch = next(batches)
             terms = take_step(batch, progress)
             state.step += 1
-            if state.step == 1 or window.is_first:
+            if window.is_first:
                 state.clock.mark_warm()
             window.add(terms)
             progress = state.clock.progress(state.step)
@@ -128,7 +128,8 @@ def measure_latents(
 
 
 def _start(config: TokenizerTrainConfig, device: torch.device) -> TokenizerState:
-    tokenizer = ImageTokenizer(config.tokenizer).to(device, memory_format=torch.channels_last)
+    tokenizer: Any = ImageTokenizer(config.tokenizer).to(device)
+    tokenizer.to(memory_format=torch.channels_last)
     average = copy_for_average(tokenizer)
     is_fused = device.type == "cuda"
 
@@ -150,8 +151,10 @@ def _start(config: TokenizerTrainConfig, device: torch.device) -> TokenizerState
         clock=Clock(max_steps=config.max_steps, max_seconds=seconds),
     )
     if config.loss.adversarial > 0:
-        state.discriminator = PatchDiscriminator().to(device, memory_format=torch.channels_last)
-        state.discriminator_optimizer = adamw(state.discriminator.parameters())
+        discriminator: Any = PatchDiscriminator().to(device)
+        discriminator.to(memory_format=torch.channels_last)
+        state.discriminator = discriminator
+        state.discriminator_optimizer = adamw(discriminator.parameters())
     return state
 
 

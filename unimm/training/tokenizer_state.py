@@ -9,6 +9,7 @@ import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -60,7 +61,7 @@ class Clock:
     max_seconds: float | None = None
     seconds: float = 0.0
     warm_seconds: float = 0.0
-    _started: float = field(default_factory=time.monotonic)
+    _started: float = field(default_factory=lambda: time.monotonic())
 
     def elapsed(self) -> float:
         """Seconds of the whole training so far."""
@@ -103,7 +104,8 @@ def update_average(average: nn.Module, module: nn.Module, *, decay: float, step:
     weight = 1.0 - min(decay, (1 + step) / (10 + step))
     old, new = average.state_dict(), module.state_dict()
     moving = [name for name, tensor in old.items() if tensor.is_floating_point()]
-    torch._foreach_lerp_([old[n] for n in moving], [new[n] for n in moving], weight)
+    foreach_lerp: Any = torch._foreach_lerp_  # pyright: ignore[reportPrivateImportUsage]
+    foreach_lerp([old[n] for n in moving], [new[n] for n in moving], weight)
     for name in old.keys() - set(moving):
         old[name].copy_(new[name])
 
