@@ -18,7 +18,7 @@ from unimm.data.images import PictureBatch
 from unimm.data.world.render import Renderer, pack_scenes
 from unimm.data.world.scene import Scene
 from unimm.data.world.splits import Split
-from unimm.data.world.tasks import sample_document
+from unimm.data.world.tasks import ScenePart, document_at
 
 CHUNK = 64  # pictures that a worker hands over at once
 
@@ -53,8 +53,8 @@ class WorldChunks(Dataset[Chunk]):
         scenes: list[Scene] = []
         document = index * CHUNK  # each document shows at least one scene
         while len(scenes) < CHUNK:
-            parts = sample_document(self.seed, self.split, document).parts
-            scenes += [part for part in parts if isinstance(part, Scene)]
+            parts = document_at(self.seed, document, split=self.split).parts
+            scenes += [part.scene for part in parts if isinstance(part, ScenePart)]
             document += 1
         drawn = self._renderer.render_packed(pack_scenes(scenes[:CHUNK]), size=self.image_size)
         assert drawn.figure_mask is not None

@@ -74,8 +74,8 @@ def test_bypass_decodes_the_last_pictures_from_latents(tokenizer: ImageTokenizer
     pixels = pictures(4, 3, 32, 32)
     output = tokenizer(pixels, num_bypassed=1)
     tokens = tokenizer.encode(pixels)
+    assert tokens.codes is not None and tokens.latents is not None
     by_codes = tokenizer.decoder(tokenizer.quantizer.embed(tokens.codes))
-    assert tokens.latents is not None
     torch.testing.assert_close(output.pixels[:3], by_codes[:3], atol=1e-5, rtol=0)
     torch.testing.assert_close(
         output.pixels[3:], tokenizer.decoder(tokens.latents[3:]), atol=1e-5, rtol=0
