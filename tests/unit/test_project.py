@@ -18,15 +18,14 @@ MAP = re.compile(r"^#+ .*file map.*?\n```\w*\n(.*?)^```", re.MULTILINE | re.DOTA
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_config_loads_into_its_script(path, monkeypatch, capsys):
-    """The first line of a YAML is the command that runs it; ``--help`` ends it after loading."""
-    first = path.read_text(encoding="utf-8").splitlines()[0]
+    """Its command stands in a comment or in a script's docstring; ``--help`` ends it once loaded."""
     name = str(path.relative_to(ROOT))
-    command = re.fullmatch(r"# python (\S+\.py) (\S+\.yaml)( --.*)?", first)
-    assert command, f"{name} must begin with '# python SCRIPT {name}', found {first!r}"
-    script, config, flags = command.groups()
-    assert config == name
-    arguments = [script, str(path), *shlex.split(flags or ""), "--help"]
-    monkeypatch.setattr(sys, "argv", arguments)
+    texts = [source.read_text(encoding="utf-8") for source in (path, *SCRIPTS)]
+    found = [re.search(rf"python (\S+\.py) {re.escape(name)}( --.*)?", text) for text in texts]
+    commands = [match for match in found if match]
+    assert commands, f"{name} needs a comment '# python SCRIPT {name}'"
+    script, flags = commands[0].groups()
+    monkeypatch.setattr(sys, "argv", [script, str(path), *shlex.split(flags or ""), "--help"])
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(ROOT / script), run_name="__main__")
     assert stop.value.code == 0, capsys.readouterr().err
