@@ -18,7 +18,7 @@ MAP = re.compile(r"^#+ .*file map.*?\n```\w*\n(.*?)^```", re.MULTILINE | re.DOTA
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_config_loads_into_its_script(path, monkeypatch, capsys):
-    """Its command stands in a comment or in a script's docstring; ``--help`` ends it once loaded."""
+    """Its command stands in a comment or a docstring; ``--help`` ends it once it is loaded."""
     name = str(path.relative_to(ROOT))
     texts = [source.read_text(encoding="utf-8") for source in (path, *SCRIPTS)]
     found = [re.search(rf"python (\S+\.py) {re.escape(name)}( --.*)?", text) for text in texts]
