@@ -23,7 +23,7 @@ from torch.nn.functional import avg_pool2d, grid_sample, interpolate
 
 from unimm.data.world.art import CANVAS, FOOT, NUM_KEYPOINTS, SOLID, UNIT, Sprite, compose
 from unimm.data.world.backdrops import NUM_VARIANTS, backdrop
-from unimm.data.world.placement import apparent_size
+from unimm.data.world.geometry import apparent_size
 from unimm.data.world.scene import (
     BACKGROUNDS,
     HEADWEAR,
