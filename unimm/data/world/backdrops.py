@@ -60,7 +60,7 @@ def _wave(rng: np.random.Generator, rough: int = 3) -> NDArray[np.float32]:
     return (line - line.min()) / max(float(np.ptp(line)), 1e-6)
 
 
-def _below(line: NDArray[np.float32], soft: float = 1.5) -> NDArray[np.float32]:
+def _below(line: NDArray[np.float32] | np.float32, soft: float = 1.5) -> NDArray[np.float32]:
     """Alpha of everything under a line over x, with a soft edge."""
     return np.clip((_Y - line) * MASTER / soft + 0.5, 0, 1)
 

@@ -170,6 +170,7 @@ class Figure:
 
     @property
     def is_character(self) -> bool:
+        """Whether it is a face of ``SPECIES``, which can wear headwear and have a name."""
         return self.kind in SPECIES
 
 

@@ -1,0 +1,56 @@
+"""The atlas: composed sprites of all looks met so far, at four sizes, on one device."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from unimm.data.world.art import CANVAS, NUM_KEYPOINTS, compose
+from unimm.data.world.packing import NUM_LOOKS, figure_of
+
+NUM_LEVELS = 4  # mip levels of a sprite: 160, 80, 40, 20 pixels
+
+
+class Atlas:
+    """Sprites by slot, filled on demand; grows by about 140 kB a look.
+
+    Attributes:
+        levels: for each mip level ``(slots, 4, side, side)`` uint8, premultiplied.
+        windows: ``(slots, 4)`` left, top, right, bottom of all that is drawn, in canvas pixels.
+        boxes: ``(slots, 4)``, the same without the shadow.
+        keypoints: ``(slots, NUM_KEYPOINTS, 2)`` x, y in canvas pixels.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._slot = np.full(NUM_LOOKS, -1, dtype=np.int64)
+        self._num = 0
+        self.levels = [self._empty(64, CANVAS >> level) for level in range(NUM_LEVELS)]
+        self.windows = np.zeros((64, 4), dtype=np.float32)
+        self.boxes = np.zeros((64, 4), dtype=np.float32)
+        self.keypoints = np.zeros((64, NUM_KEYPOINTS, 2), dtype=np.float32)
+
+    def _empty(self, count: int, side: int) -> Tensor:
+        return torch.zeros(count, 4, side, side, dtype=torch.uint8, device=self.device)
+
+    def _add(self, look: int) -> None:
+        sprite = compose(figure_of(look))
+        if self._num == len(self.windows):
+            for name in ("windows", "boxes", "keypoints"):
+                table = getattr(self, name)
+                setattr(self, name, np.concatenate([table, np.zeros_like(table)]))
+            self.levels = [torch.cat([old, torch.zeros_like(old)]) for old in self.levels]
+        for level, atlas in enumerate(self.levels):
+            small = avg_pool2d(sprite.rgba[None], 1 << level)[0] if level else sprite.rgba
+            atlas[self._num] = (small * 255).round().to(torch.uint8)
+        self.windows[self._num], self.boxes[self._num] = sprite.window, sprite.box
+        self.keypoints[self._num] = sprite.keypoints
+        self._slot[look] = self._num
+        self._num += 1
+
+    def slots(self, look: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Atlas places of looks, composing those never met."""
+        for missing in np.unique(look[self._slot[look] < 0]):
+            self._add(int(missing))
+        return self._slot[look]
