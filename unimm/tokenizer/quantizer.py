@@ -135,7 +135,6 @@ class Quantizer(nn.Module):
 
     def forward(self, encoded: Tensor) -> Quantized:
         """Quantize an encoder's output ``(B, C, h, w)``; in training mode the codebook moves."""
-        batch, channels, height, width = encoded.shape
         encoded = encoded.float()
         latents = self.to_latents(encoded)
         if not self.training:
@@ -143,12 +142,7 @@ class Quantizer(nn.Module):
             return Quantized(self.embed(codes), codes, latents, latents.new_zeros(()))
         if self.layer is None:
             raise ValueError("a frozen quantizer cannot be trained; call eval() first")
-        sequence = encoded.flatten(2).transpose(1, 2)  # (B, n, C)
-        output = self.layer(sequence)
-        vectors = output[0].transpose(1, 2).reshape(batch, channels, height, width)
-        codes = output[1].reshape(batch, height, width).long()
-        # FSQ has no loss of its own.
-        loss = output[2].sum() if len(output) > 2 else latents.new_zeros(())
+        vectors, codes, loss = QUANTIZERS[self.config.name].train(self, encoded, latents)
         return Quantized(vectors, codes, latents, loss)
 
     @torch.no_grad()
@@ -187,8 +181,45 @@ class Quantizer(nn.Module):
         return num_dead
 
 
+_Trained = tuple[Tensor, Tensor, Tensor]  # vectors (B, C, h, w), codes (B, h, w), loss
+
+
+def _train_layer(quantizer: Quantizer, encoded: Tensor, latents: Tensor) -> _Trained:
+    """Let the library's layer quantize and learn."""
+    batch, channels, height, width = encoded.shape
+    output = quantizer.layer(encoded.flatten(2).transpose(1, 2))  # from (B, n, C)
+    vectors = output[0].transpose(1, 2).reshape(batch, channels, height, width)
+    codes = output[1].reshape(batch, height, width).long()
+    # FSQ has no loss of its own.
+    loss = output[2].sum() if len(output) > 2 else latents.new_zeros(())
+    return vectors, codes, loss
+
+
+def _train_vq(quantizer: Quantizer, encoded: Tensor, latents: Tensor) -> _Trained:
+    """Do what ``VectorQuantize.forward`` does, to its state, without its one-hot matrices.
+
+    Those are ``(B n, K)`` four times over and cost five lookups (measured), and the layer waits
+    for the device in each step; several schedules could also not share one update.
+    """
+    state = quantizer.layer._codebook
+    codes = quantizer.nearest(latents)
+    vectors = quantizer.embed(codes)
+    loss = F.mse_loss(latents, vectors)
+    with torch.no_grad():
+        flat = latents.movedim(1, -1).flatten(0, 2)
+        index = codes.flatten()
+        counts = torch.zeros_like(state.cluster_size[0])
+        counts.index_add_(0, index, torch.ones_like(index, dtype=counts.dtype))
+        sums = torch.zeros_like(state.embed_avg[0]).index_add_(0, index, flat)
+        state.cluster_size[0].lerp_(counts, 1 - quantizer.config.decay)
+        state.embed_avg[0].lerp_(sums, 1 - quantizer.config.decay)
+        state.update_ema()
+    return latents + (vectors - latents).detach(), codes, loss
+
+
 class _Scheme(NamedTuple):
     build: Callable[[QuantizerConfig], Any]
+    train: Callable[[Quantizer, Tensor, Tensor], _Trained]
     to_latents: Callable[[QuantizerConfig, Tensor], Tensor]
     codebook: Callable[[Any], Tensor]
 
@@ -246,11 +277,15 @@ def _fsq_latents(config: QuantizerConfig, encoded: Tensor) -> Tensor:
 
 
 QUANTIZERS: dict[str, _Scheme] = {
-    "vq": _Scheme(_build_vq, lambda _, x: _unit(x), lambda layer: F.normalize(layer.codebook)),
-    "simvq": _Scheme(_build_simvq, lambda _, x: x, lambda layer: layer.codebook),
-    "fsq": _Scheme(_build_fsq, _fsq_latents, lambda layer: layer.implicit_codebook),
-    "lfq": _Scheme(_build_lfq, lambda _, x: x, lambda layer: layer.codebook),
-    "bsq": _Scheme(_build_lfq, lambda _, x: _unit(x), lambda layer: F.normalize(layer.codebook)),
+    "vq": _Scheme(
+        _build_vq, _train_vq, lambda _, x: _unit(x), lambda layer: F.normalize(layer.codebook)
+    ),
+    "simvq": _Scheme(_build_simvq, _train_layer, lambda _, x: x, lambda layer: layer.codebook),
+    "fsq": _Scheme(_build_fsq, _train_layer, _fsq_latents, lambda layer: layer.implicit_codebook),
+    "lfq": _Scheme(_build_lfq, _train_layer, lambda _, x: x, lambda layer: layer.codebook),
+    "bsq": _Scheme(
+        _build_lfq, _train_layer, lambda _, x: _unit(x), lambda layer: F.normalize(layer.codebook)
+    ),
 }
 
 

@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from torch import Tensor
 
 from unimm.data.images import PictureBatch
 from unimm.metrics.image import score_pictures, summarize_scores
@@ -34,7 +35,6 @@ from unimm.training.tokenizer_step import LogWindow, TrainStep, to_pixels
 STATE_FILE = "state.safetensors"
 LOG_FILE = "log.jsonl"
 RESULT_FOLDER = "image_tokenizer"
-_STATISTICS_BATCHES = 16
 
 
 def train_image_tokenizer(
@@ -94,10 +94,9 @@ def train_image_tokenizer(
             if state.step % config.sample_every == 0 or is_last:
                 _write(log, {"step": state.step, "held_out": evaluate(state, held_out, run_dir)})
             if state.step % config.save_every == 0 or is_last:
+                measure_latents(state.average, to_pixels(batch.pixels, device))
+                save_image_tokenizer(state.average, run_dir / RESULT_FOLDER, dtype=torch.float16)
                 save_state(state, run_dir / STATE_FILE)
-
-    measure_latents(state.average, batches, device)
-    save_image_tokenizer(state.average, run_dir / RESULT_FOLDER, dtype=torch.float16)
     return state.average
 
 
@@ -114,15 +113,11 @@ def evaluate(state: TokenizerState, held_out: PictureBatch, run_dir: Path) -> di
 
 
 @torch.no_grad()
-def measure_latents(
-    tokenizer: ImageTokenizer, batches: Iterator[PictureBatch], device: torch.device
-) -> None:
-    """Store mean and standard deviation of the latents over some training pictures."""
-    latents = [
-        tokenizer.encode(to_pixels(next(batches).pixels, device)).latents
-        for _ in range(_STATISTICS_BATCHES)
-    ]
-    values = torch.cat([x.movedim(1, -1).flatten(0, 2) for x in latents if x is not None])
+def measure_latents(tokenizer: ImageTokenizer, pixels: Tensor) -> None:
+    """Store mean and standard deviation of each channel of the latents over some pictures."""
+    latents = tokenizer.encode(pixels).latents
+    assert latents is not None
+    values = latents.movedim(1, -1).flatten(0, 2)  # (B h w, C)
     tokenizer.latent_mean.copy_(values.mean(dim=0))
     tokenizer.latent_std.copy_(values.std(dim=0))
 

@@ -60,7 +60,7 @@ class TokenizerTrainConfig:
         replace_below: a code used less than this share of the mean use is dead.
         log_every: steps between lines of the log.
         sample_every: steps between evaluations on held-out pictures, with a sample grid.
-        save_every: steps between saved states.
+        save_every: steps between saved states and tokenizers.
     """
 
     run_dir: str

@@ -72,6 +72,25 @@ def test_lookup_equals_brute_force() -> None:
     assert torch.equal(quantizer.nearest(x), distances.argmin(-1))
 
 
+def test_training_equals_the_library() -> None:
+    ours, theirs = make("vq").train(), make("vq").train()
+    for step in range(3):
+        generator = torch.Generator().manual_seed(step)
+        x = torch.randn(4, 4, 6, 6, generator=generator)
+        a, b = x.clone().requires_grad_(True), x.clone().requires_grad_(True)
+        mine = ours(a)
+        vectors, codes, loss = theirs.layer(b.flatten(2).transpose(1, 2))
+        weight = torch.randn(vectors.shape, generator=generator)
+        ((mine.vectors.flatten(2).transpose(1, 2) * weight).sum() + mine.loss).backward()
+        ((vectors * weight).sum() + loss.sum()).backward()
+        assert torch.equal(mine.codes.flatten(1), codes)
+        torch.testing.assert_close(mine.vectors.flatten(2).transpose(1, 2), vectors)
+        torch.testing.assert_close(mine.loss, loss.sum())
+        torch.testing.assert_close(a.grad, b.grad)
+    for name, tensor in ours.layer.state_dict().items():
+        torch.testing.assert_close(tensor, theirs.layer.state_dict()[name], msg=name)
+
+
 def test_codebook_moves_towards_the_data_in_training_only() -> None:
     quantizer, x = make("vq"), encoded(make("vq"), batch=32)
     start = quantizer.codebook_vectors.clone()
