@@ -11,7 +11,7 @@ The way of a document: parts -> ``layout_document`` (segments in a row, position
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -166,15 +166,8 @@ class Segment:
 class ImageLayout(Protocol):
     """What ``layout_document`` asks of an objective's configuration (``objectives/base.py``)."""
 
-    @property
-    def name(self) -> str:
-        """The head's name."""
-        ...
-
-    @property
-    def is_own_context(self) -> bool:
-        """Whether later positions read the target itself, so that no copy follows."""
-        ...
+    name: ClassVar[str]  # the head's name
+    is_own_context: ClassVar[bool]  # later positions read the target itself: no copy follows
 
     def layout(self, tokens: ImageTokens, special: SpecialIds) -> Segment:
         """The target: ``<boi>`` first, then the picture as this objective predicts it."""
@@ -547,7 +540,7 @@ def pack(
                 head_index[head].append(index + b * row_length + start)
             for head, found in item.images.items():
                 images[head] += found
-                seeds[head] += [_seed(seed, item.index, k) for k in range(len(found))]
+                seeds[head] += [mix_seed(seed, item.index, k) for k in range(len(found))]
             start += len(item)
             bounds.append(b * row_length + start)
         document_ids[b, start:] = len(row)
@@ -586,7 +579,7 @@ def pack(
     )
 
 
-def _seed(run_seed: int, document_index: int, picture: int) -> int:
+def mix_seed(run_seed: int, document_index: int, picture: int) -> int:
     """Mix three numbers into a 63-bit seed (splitmix64's constants)."""
     value = run_seed
     for number in (document_index, picture):

@@ -1,0 +1,138 @@
+"""The loop on a tiny model: it learns, it notices NaN, a step is the same however it is cut."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from corpora import tiny_data, tiny_run
+from safetensors import safe_open
+
+from unimm.model import UniMM
+from unimm.training.config import EngineConfig, LoggingConfig, ScheduleConfig
+from unimm.training.loop import train
+from unimm.training.schedule import Clock, learning_rate_factor
+
+
+def nothing(model, parts, path):
+    pass
+
+
+def read_log(config):
+    return [json.loads(x) for x in Path(config.run_dir, "log.jsonl").read_text().splitlines()]
+
+
+def run(config):
+    train(config, draw=nothing, save=nothing)
+    return [x for x in read_log(config) if "learning_rate" in x]
+
+
+def losses(lines):
+    return [(x["text"], x["next_token"]) for x in lines]
+
+
+def test_the_loss_falls_and_the_saved_weights_are_the_average(tmp_path):
+    saved = {}
+
+    def save(model, parts, path):
+        saved["text"] = model.text_embedding.weight.clone()
+        assert path.name == "model" and type(model) is UniMM
+
+    config = tiny_run(tmp_path, max_steps=30)
+    train(config, draw=nothing, save=save)
+    lines = read_log(config)
+    steps = [x for x in lines if "learning_rate" in x]
+    assert steps[-1]["text"] < 0.7 * steps[0]["text"]
+    final = lines[-1]
+    assert {"validation/text", "validation/next_token"} <= final.keys()
+    assert final["validation/text"] < 5
+    assert saved["text"].isfinite().all()
+
+
+def test_accumulation_changes_nothing(tmp_path):
+    whole = losses(run(tiny_run(tmp_path)))
+    data = tiny_data(tmp_path, micro_rows=1)
+    cut = losses(run(tiny_run(tmp_path, data=data, run_dir=str(tmp_path / "cut"))))
+    assert torch.allclose(torch.tensor(whole), torch.tensor(cut), atol=1e-5)
+
+
+def test_activation_checkpointing_changes_nothing(tmp_path):
+    plain = losses(run(tiny_run(tmp_path)))
+    engine = EngineConfig(checkpoint_activations=True)
+    again = losses(run(tiny_run(tmp_path, engine=engine, run_dir=str(tmp_path / "again"))))
+    assert torch.allclose(torch.tensor(plain), torch.tensor(again), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "engine", [dict(precision="autocast"), dict(precision="bfloat16", zero_stage=1)]
+)
+def test_bfloat16_follows_float32(tmp_path, engine):
+    exact = losses(run(tiny_run(tmp_path)))
+    config = tiny_run(tmp_path, engine=EngineConfig(**engine), run_dir=str(tmp_path / "half"))
+    half = losses(run(config))
+    assert torch.allclose(torch.tensor(exact), torch.tensor(half), atol=0.05)
+    assert exact != half
+
+
+def test_nan_stops_the_run_and_saves_the_batch(tmp_path, monkeypatch):
+    forward = UniMM.forward
+    calls = []
+
+    def poisoned(self, batch, **kwargs):
+        losses = forward(self, batch, **kwargs)
+        calls.append(batch.input_ids.clone())
+        return replace(losses, total=losses.total * float("nan")) if len(calls) == 4 else losses
+
+    monkeypatch.setattr(UniMM, "forward", poisoned)
+    logging = LoggingConfig(log_every=5, evaluate_every=0, sample_every=0, save_every=0)
+    config = tiny_run(tmp_path, logging=logging)
+    with pytest.raises(
+        RuntimeError, match=r"loss is nan at step 3; its batch was saved to .*step_3"
+    ):
+        run(config)
+    assert len(calls) == 5, "noticed at the next line of the log"
+    with safe_open(tmp_path / "run/bad_batch_step_3_rank_0.safetensors", "pt") as file:
+        assert torch.equal(file.get_tensor("input_ids"), calls[3])
+        assert json.loads(file.metadata()["document_indices"])
+
+
+def test_other_settings_in_the_same_folder_are_refused(tmp_path):
+    config = tiny_run(tmp_path, max_steps=1)
+    run(config)
+    with pytest.raises(ValueError, match=r"other settings \(seed: 0 there, 1 now\)"):
+        run(replace(config, seed=1))
+    run(replace(config, logging=LoggingConfig(log_every=3)))
+
+
+def test_a_step_that_cannot_be_cut(tmp_path):
+    with pytest.raises(ValueError, match="rows_per_step 4 is not a multiple of 3 micro_rows"):
+        run(tiny_run(tmp_path, data=tiny_data(tmp_path, micro_rows=3)))
+
+
+def test_zero_0_with_bfloat16_is_refused():
+    with pytest.raises(ValueError, match="use zero_stage 1, or precision autocast"):
+        EngineConfig(precision="bfloat16")
+
+
+def test_a_bound_on_time_ends_the_run_and_the_schedule(tmp_path):
+    config = tiny_run(
+        tmp_path,
+        max_steps=100_000,
+        max_minutes=2 / 60,
+        schedule=ScheduleConfig(name="cosine", final=0.1),
+    )
+    lines = run(config)
+    assert 3 < len(lines) < 100_000
+    assert lines[-1]["learning_rate"] == pytest.approx(0.1 * 5e-3, rel=0.05)
+
+
+def test_schedule_shapes():
+    def rate(progress, **kwargs):
+        return learning_rate_factor(progress, **(dict(warmup=0.1, hold=0.5, final=0.02) | kwargs))
+
+    assert rate(0.05) == pytest.approx(0.5) and rate(0.1) == rate(0.49) == 1.0
+    assert rate(0.75) == pytest.approx(0.51) and rate(1.0) == pytest.approx(0.02)
+    assert rate(0.3, hold=0.1) < 1
+    clock = Clock(max_steps=10)
+    assert clock.progress(3) == 0.3 and clock.progress(20) == 1.0

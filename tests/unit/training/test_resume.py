@@ -1,0 +1,130 @@
+"""A killed run reaches the losses of an unbroken one, to the bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from corpora import tiny_run
+
+from unimm.config import save_config
+from unimm.training.config import LoggingConfig, TrainConfig
+from unimm.training.loop import train
+from unimm.training.resume import CHOICES
+
+LOGGING = LoggingConfig(log_every=1, evaluate_every=0, sample_every=0, save_every=3)
+# Runs a config; argv: YAML, where to hang ("step" or "save"), after how many of them.
+SCRIPT = """
+import signal, sys
+from pathlib import Path
+import torch
+from unimm.config import load_config
+from unimm.training import loop
+from unimm.training.config import TrainConfig
+from unimm.training.engine import Engine
+from unimm.training.resume import CHOICES
+
+path, place, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
+name = {"step": "backward", "save": "save"}[place]
+real, calls = getattr(Engine, name), []
+
+def hang(self, *args):
+    result = real(self, *args)
+    calls.append(1)
+    if len(calls) == number:
+        print("HANGS", flush=True)
+        signal.pause()
+    return result
+
+if number:
+    setattr(Engine, name, hang)
+torch.set_num_threads(1)
+nothing = lambda model, parts, path: None
+loop.train(load_config(TrainConfig, [path], choices=CHOICES), draw=nothing, save=nothing)
+"""
+
+
+def losses(config: TrainConfig) -> dict[int, tuple[float, float]]:
+    """Step -> losses; a step that ran twice must have had the same ones."""
+    found: dict[int, tuple[float, float]] = {}
+    for line in map(json.loads, Path(config.run_dir, "log.jsonl").read_text().splitlines()):
+        if "learning_rate" in line:
+            pair = (line["text"], line["next_token"])
+            assert found.setdefault(line["step"], pair) == pair
+    return found
+
+
+def start(config: TrainConfig, place: str, number: int) -> subprocess.Popen[str]:
+    path = Path(config.run_dir).parent / "start.yaml"
+    # Not the ranks of a run in this process.
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    env = {key: value for key, value in os.environ.items() if key not in names}
+    save_config(config, path, choices=CHOICES)
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(path), place, str(number)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=env | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def wait_for(process: subprocess.Popen[str], word: str) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if word in line:
+            return
+    raise AssertionError(f"the run ended without {word}")
+
+
+@pytest.fixture
+def unbroken(tmp_path):
+    config = tiny_run(tmp_path, logging=LOGGING, run_dir=str(tmp_path / "unbroken"), max_steps=8)
+    assert start(config, "step", 0).wait() == 0
+    return losses(config)
+
+
+@pytest.mark.parametrize(("place", "number"), [("step", 5), ("save", 2)])
+def test_sigkill_in_a_step_or_a_save(tmp_path, unbroken, place, number):
+    config = tiny_run(tmp_path, logging=LOGGING, max_steps=8)
+    process = start(config, place, number)
+    wait_for(process, "HANGS")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    names = [path.name for path in (Path(config.run_dir) / "checkpoints").iterdir()]
+    assert "step_00000003" in names and (".partial" in names) == (place == "save")
+    assert start(config, place, 0).wait() == 0
+    assert losses(config) == unbroken
+
+
+def test_sigterm_saves_and_exits(tmp_path, unbroken):
+    config = tiny_run(tmp_path, logging=replace(LOGGING, save_every=0), max_steps=8)
+    process = start(config, "step", 2)
+    wait_for(process, "HANGS")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 1
+    assert (Path(config.run_dir) / "checkpoints/step_00000003").is_dir()
+    assert start(config, "step", 0).wait() == 0
+    assert losses(config) == unbroken
+
+
+def test_old_checkpoints_are_deleted(tmp_path):
+    logging = replace(LOGGING, save_every=1, keep_checkpoints=2)
+    config = tiny_run(tmp_path, logging=logging, max_steps=4)
+    nothing = lambda model, parts, path: None  # noqa: E731
+    train(config, draw=nothing, save=nothing)
+    names = sorted(path.name for path in (Path(config.run_dir) / "checkpoints").iterdir())
+    assert names == ["step_00000003", "step_00000004"]
+
+
+def test_another_number_of_processes_is_refused(tmp_path):
+    config = tiny_run(tmp_path, logging=LOGGING, max_steps=3)
+    nothing = lambda model, parts, path: None  # noqa: E731
+    train(config, draw=nothing, save=nothing)
+    state = Path(config.run_dir) / "checkpoints/step_00000003/state.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"num_ranks": 2}))
+    with pytest.raises(ValueError, match="written by 2 processes, this run has 1"):
+        train(config, draw=nothing, save=nothing)

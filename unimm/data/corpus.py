@@ -1,0 +1,174 @@
+"""A folder of shards in memory: texts tokenised once, pictures as memory-mapped codes.
+
+Documents are flat arrays rather than objects, so that forked loader workers share the pages.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from unimm.data.shards import ShardFolder
+from unimm.document import Document, ImageLayout, ImageTokens, Part, SpecialIds
+
+TextEncoder = Callable[[Sequence[str]], list[list[int]]]
+_TEXT, _GIVEN, _DRAWN = -1, 0, 1
+
+
+class Corpus:
+    """Documents by number, ready to be laid out.
+
+    Args:
+        folder: encoded shards.
+        encode_texts: the text tokenizer's ``encode_batch``.
+        limit: read this many documents at most.
+
+    Attributes:
+        num_documents: documents are numbered 0 to this.
+        grid_size: ``(h, w)`` of every picture.
+        truths: what is known of each document.
+    """
+
+    def __init__(
+        self, folder: ShardFolder, *, encode_texts: TextEncoder, limit: int | None = None
+    ) -> None:
+        self.grid_size = folder.manifest.grid_size
+        self.truths: list[Any] = []
+        self._codes = folder.codes
+        texts: list[str] = []
+        parts: list[tuple[int, int]] = []  # (_TEXT, number of the text) or (how, row of the codes)
+        bounds, shards, is_open = [0], [], []
+        for shard, document in islice(folder.documents(), limit):
+            for part in document["parts"]:
+                if "text" in part:
+                    parts.append((_TEXT, len(texts)))
+                    texts.append(part["text"])
+                else:
+                    parts.append((_DRAWN if part["is_drawn"] else _GIVEN, part["image"]))
+            bounds.append(len(parts))
+            shards.append(shard)
+            is_open.append(document["is_open"])
+            self.truths.append(document["truth"])
+        self.num_documents, self.num_images = len(shards), folder.num_images
+        ids = encode_texts(texts)
+        counts = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
+        self._text_bounds = np.concatenate([[0], counts.cumsum()])
+        flat = (token for text in ids for token in text)
+        self._text_ids = np.fromiter(flat, dtype=np.int32, count=int(counts.sum()))
+        self._parts = np.array(parts, dtype=np.int64).reshape(-1, 2)
+        self._bounds = np.array(bounds, dtype=np.int64)
+        self._shards = np.array(shards, dtype=np.int64)
+        self._is_open = np.array(is_open, dtype=bool)
+
+    def document(self, number: int, *, visit: int | None = None) -> Document:
+        """Make a document.
+
+        Args:
+            number: of the document.
+            visit: becomes its index, which seeds its randomness; ``number`` by default.
+        """
+        parts: list[Part] = []
+        for how, at in self._parts[self._bounds[number] : self._bounds[number + 1]].tolist():
+            if how == _TEXT:
+                ids = self._text_ids[self._text_bounds[at] : self._text_bounds[at + 1]]
+                parts.append(Part(text_ids=torch.from_numpy(ids.astype(np.int64))))
+            else:
+                codes = self._codes[self._shards[number]][at].to(torch.int64)  # (h, w)
+                parts.append(Part(tokens=ImageTokens(codes=codes), is_drawn=how == _DRAWN))
+        return Document(
+            parts=tuple(parts),
+            is_open=bool(self._is_open[number]),
+            index=number if visit is None else visit,
+        )
+
+    def lengths(self, sizes: "PictureSizes") -> NDArray[np.int64]:
+        """Count the positions of every document without laying it out, ``(num_documents,)``.
+
+        Exact when nothing is hidden; a hidden picture can only make a document shorter.
+        """
+        how = self._parts[:, 0]
+        per_part = np.select(
+            [how == _TEXT, how == _DRAWN],
+            [self._text_counts(), sizes.drawn + 1],
+            default=sizes.given + 1,  # and <eoi>
+        )
+        sums = np.concatenate([[0], per_part.cumsum()])
+        lengths = 1 + sums[self._bounds[1:]] - sums[self._bounds[:-1]]  # <bos>
+        last = how[self._bounds[1:] - 1]
+        ends_open = self._is_open & (last != _TEXT)
+        saved = np.where(last == _DRAWN, sizes.drawn - sizes.last + 1, 1)  # no <eoi>, no copy
+        return lengths - np.where(ends_open, saved, 0)
+
+    def _text_counts(self) -> NDArray[np.int64]:
+        counts = np.diff(self._text_bounds)
+        is_text = self._parts[:, 0] == _TEXT
+        filled = np.zeros(len(self._parts), dtype=np.int64)
+        filled[is_text] = counts[self._parts[is_text, 1]]
+        return filled
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureSizes:
+    """Positions of one picture under one objective, ``<boi>`` included, ``<eoi>`` not.
+
+    Attributes:
+        drawn: target and, where later positions need one, context copy.
+        last: the target alone, at the end of an open document.
+        given: a picture that is only read.
+    """
+
+    drawn: int
+    last: int
+    given: int
+
+    @staticmethod
+    def of(objective: ImageLayout, tokens: ImageTokens, special: SpecialIds) -> "PictureSizes":
+        """Measure on any one picture ``(h, w)`` of the right size."""
+        assert tokens.codes is not None
+        target = len(objective.layout(tokens, special).input_ids)
+        context = len(objective.context(tokens.codes, special).input_ids)
+        return PictureSizes(
+            drawn=target if objective.is_own_context else target + context,
+            last=target,
+            given=1 + context,
+        )
+
+
+def copied_name_mask(document: Document, names: Sequence[Sequence[Sequence[int]]]) -> list[bool]:
+    """Mark, among the text labels of a document, names that an earlier part already mentions.
+
+    Whether a trunk has learned to bind names shows in the loss of exactly these labels.
+
+    Args:
+        document: with ``text_ids``; laid out with nothing hidden.
+        names: per character, the ids of each form of its name (with and without a space before).
+
+    Returns:
+        One flag a label of the text head, in the order of ``Layout.head_index["text"]``.
+    """
+    known: set[int] = set()  # names that an earlier part mentions
+    flags: list[bool] = []
+    for part in document.parts:
+        if part.text_ids is None:
+            if part.is_drawn:
+                flags.append(False)  # <boi>
+            continue
+        ids = part.text_ids.tolist()
+        marks = [False] * len(ids)
+        met: set[int] = set()
+        for number, forms in enumerate(names):
+            for form in map(list, forms):
+                for start in range(len(ids) - len(form) + 1):
+                    if ids[start : start + len(form)] == form:
+                        met.add(number)
+                        if number in known:
+                            marks[start : start + len(form)] = [True] * len(form)
+        known |= met
+        flags += marks
+    if not document.is_open:
+        flags.append(False)  # <eos>
+    return flags

@@ -1,0 +1,242 @@
+"""Encoded shards: documents whose pictures are already codes, in a folder of safetensors files.
+
+A shard holds ``codes (N, h, w)`` and its documents as JSON lines; ``index.json`` says what the
+folder holds and which image tokenizer made it. Training reads the files as memory maps.
+
+Shapes: N pictures of a shard, h w the code grid.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+INDEX = "index.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardManifest:
+    """What all shards of a folder share.
+
+    Attributes:
+        tokenizer_hash: content hash of the image tokenizer that made the codes.
+        codebook_size: codes are below this.
+        grid_size: ``(h, w)`` of every picture.
+        split: name of the split.
+        seed: of the source.
+        documents_per_shard: documents that a shard covers, skipped ones included.
+        command: how the folder was made.
+    """
+
+    tokenizer_hash: str
+    codebook_size: int
+    grid_size: tuple[int, int]
+    split: str
+    seed: int
+    documents_per_shard: int
+    command: str = ""
+
+
+class ShardWriter:
+    """Writes shards one by one; what is whole already is kept, so a broken run is just repeated.
+
+    Args:
+        folder: made when missing.
+        manifest: what the shards share.
+
+    Raises:
+        ValueError: the folder holds shards of another tokenizer, split, seed or size.
+    """
+
+    def __init__(self, folder: str | Path, *, manifest: ShardManifest) -> None:
+        self.folder = Path(folder)
+        self.manifest = manifest
+        self._entries: dict[str, dict[str, Any]] = {}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if (self.folder / INDEX).is_file():
+            index = _read_index(self.folder)
+            _check_same_source(self.folder, index["manifest"], manifest)
+            self._entries = {entry["file"]: entry for entry in index["shards"]}
+
+    def has(self, number: int) -> bool:
+        """Whether this shard is there, whole."""
+        entry = self._entries.get(_file_name(number))
+        path = self.folder / _file_name(number)
+        return entry is not None and path.is_file() and path.stat().st_size == entry["bytes"]
+
+    def write(self, number: int, *, documents: bytes, num_documents: int, codes: Tensor) -> None:
+        """Write one shard and then the index, each atomically.
+
+        Args:
+            number: of the shard, from 0.
+            documents: JSON lines, one a document: ``index, kind, is_open, parts, truth``; a picture
+                part is ``{"image": k, "is_drawn": bool}`` with k its row of ``codes``.
+            num_documents: count of lines.
+            codes: ``(N, h, w)`` integer codes.
+        """
+        grid = tuple(codes.shape[1:])
+        assert grid == self.manifest.grid_size or not len(codes), (grid, self.manifest.grid_size)
+        path = self.folder / _file_name(number)
+        tensors = {
+            "codes": codes.cpu().to(torch.uint16).contiguous(),
+            "documents": torch.frombuffer(bytearray(documents or b"\n"), dtype=torch.uint8),
+        }
+        temporary = path.with_suffix(".partial")
+        save_file(tensors, temporary, metadata={"num_documents": str(num_documents)})
+        _replace(temporary, path)
+        self._entries[path.name] = {
+            "file": path.name,
+            "num_documents": num_documents,
+            "num_images": len(codes),
+            "bytes": path.stat().st_size,
+        }
+        self._write_index()
+
+    def _write_index(self) -> None:
+        shards = [self._entries[name] for name in sorted(self._entries)]
+        index = {"format": _FORMAT, "manifest": asdict(self.manifest), "shards": shards}
+        temporary = self.folder / f"{INDEX}.partial"
+        temporary.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+        _replace(temporary, self.folder / INDEX)
+
+
+class ShardFolder:
+    """Reads a folder of shards: documents by number, codes by shard.
+
+    Args:
+        folder: what ``ShardWriter`` wrote.
+        tokenizer_hash: of the image tokenizer that the run uses; None does not ask.
+
+    Raises:
+        ValueError: no folder, a missing or truncated shard, another tokenizer, or codes that do not
+            fit the codebook. The message names the file and the remedy.
+    """
+
+    def __init__(self, folder: str | Path, *, tokenizer_hash: str | None = None) -> None:
+        self.folder = Path(folder)
+        index = _read_index(self.folder)
+        self.manifest: ShardManifest = index["manifest"]
+        if tokenizer_hash is not None and tokenizer_hash != self.manifest.tokenizer_hash:
+            raise ValueError(
+                f"the shards in {self.folder} were encoded by image tokenizer "
+                f"{self.manifest.tokenizer_hash}, but this run uses {tokenizer_hash}: encode the "
+                "documents again (tokenizers/encode_shards.py), or use that tokenizer"
+            )
+        self.codes: list[Tensor] = []
+        self._documents: list[bytes] = []
+        for entry in index["shards"]:
+            codes, documents = self._open(entry)
+            self.codes.append(codes)
+            self._documents.append(documents)
+        self.num_documents = sum(entry["num_documents"] for entry in index["shards"])
+        self.num_images = sum(map(len, self.codes))
+        if self.num_documents == 0:
+            raise ValueError(f"{self.folder} holds no documents; encode some first")
+
+    def documents(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Give every document with the number of its shard, in order."""
+        for shard, lines in enumerate(self._documents):
+            for line in lines.splitlines():
+                if line:
+                    yield shard, json.loads(line)
+
+    def _open(self, entry: Mapping[str, Any]) -> tuple[Tensor, bytes]:
+        path = self.folder / entry["file"]
+        remedy = "encode it again by running the command that made the folder once more"
+        if not path.is_file():
+            raise ValueError(f"shard {path} is missing, though {INDEX} lists it: {remedy}")
+        size = path.stat().st_size
+        if size != entry["bytes"]:
+            raise ValueError(f"shard {path} has {size} bytes of {entry['bytes']}: {remedy}")
+        try:
+            with safe_open(path, framework="pt") as file:
+                codes: Tensor = file.get_tensor("codes")
+                documents = file.get_tensor("documents").numpy().tobytes()
+        except SafetensorError as error:
+            raise ValueError(f"shard {path} cannot be read ({error}): {remedy}") from error
+        largest = int(codes.numpy().max(initial=0))
+        if largest >= self.manifest.codebook_size:
+            raise ValueError(
+                f"shard {path} holds code {largest}, but its image tokenizer has "
+                f"{self.manifest.codebook_size} codes: {remedy}"
+            )
+        return codes, documents
+
+
+def document_line(
+    parts: Sequence[Mapping[str, Any]],
+    *,
+    index: int,
+    kind: str = "",
+    is_open: bool = False,
+    truth: Any = None,
+) -> bytes:
+    """Write one document's JSON line.
+
+    Args:
+        parts: ``{"text": ...}`` or ``{"image": k, "is_drawn": ...}``.
+        index: number of the document in its source.
+        kind: what it is (story, caption ...).
+        is_open: nothing follows its last picture.
+        truth: what is known of it, as JSON values.
+    """
+    line = {"index": index, "kind": kind, "is_open": is_open, "parts": parts, "truth": truth}
+    return (
+        json.dumps(line, ensure_ascii=False, separators=(",", ":"), default=_plain).encode() + b"\n"
+    )
+
+
+def _plain(value: Any) -> Any:
+    """JSON of what truths may hold beside plain values."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    raise TypeError(f"{type(value).__name__} {value!r} of a document's truth is not JSON")
+
+
+def _file_name(number: int) -> str:
+    return f"shard_{number:05d}.safetensors"
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    """Rename after the content is on disk, so that a crash leaves the old file or the new one."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    path = folder / INDEX
+    if not path.is_file():
+        raise ValueError(
+            f"no {INDEX} in {folder}: give a folder that tokenizers/encode_shards.py wrote"
+        )
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+        fields = index["manifest"] | {"grid_size": tuple(index["manifest"]["grid_size"])}
+        index["manifest"] = ShardManifest(**fields)
+        if index["format"] != _FORMAT:
+            raise ValueError(f"format {index['format']}, this code reads {_FORMAT}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not an index of shards ({error}): encode again") from error
+    return index
+
+
+def _check_same_source(folder: Path, old: ShardManifest, new: ShardManifest) -> None:
+    for field, value in asdict(old).items():
+        wanted = getattr(new, field)
+        if field != "command" and value != wanted:
+            raise ValueError(
+                f"{folder} holds shards with {field} {value}, this run would add {wanted}: "
+                "choose another folder or delete this one"
+            )

@@ -1,0 +1,216 @@
+"""DeepSpeed behind five methods; the only file that imports it.
+
+The losses that reach the engine are already divided by the counts of the whole optimizer step, so
+DeepSpeed's averaging over ranks and micro-batches is undone: one rank or many, any ZeRO stage,
+accumulation or not, give one loss curve.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from unimm.distributed import init_distributed, rank, world_size
+from unimm.document import Batch
+from unimm.model import Losses, UniMM
+from unimm.training.config import EngineConfig, OptimizerConfig
+
+_TAG = "engine"
+
+
+def choose_device(name: str) -> torch.device:
+    """Turn ``auto``, ``cpu`` or ``cuda`` into this process's device, and join the run."""
+    kind = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    init_distributed(kind)
+    return torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
+
+
+class Engine:
+    """A model, its optimizer and its moving average, sharded as DeepSpeed does.
+
+    Args:
+        model: on the device already, float32.
+        config: how a step is computed.
+        optimizer: AdamW's settings.
+        grad_accum_steps: forwards of one optimizer step.
+
+    Attributes:
+        model: the model, whose weights the engine changes in place.
+    """
+
+    def __init__(
+        self,
+        model: UniMM,
+        config: EngineConfig,
+        optimizer: OptimizerConfig,
+        *,
+        grad_accum_steps: int = 1,
+    ) -> None:
+        self.model, self.config = model, config
+        self._ema_decay = optimizer.ema_decay
+        # DeepSpeed averages over both; the losses are shares of a sum.
+        self._scale = float(grad_accum_steps * world_size())
+        model.backbone.use_checkpointing = config.checkpoint_activations
+        if config.compile:
+            # Layer by layer: one graph serves all layers, so compiling takes a fraction as long.
+            for layer in model.backbone.layers:
+                layer.compile(dynamic=False)
+        self._engine = _initialize(model, config, optimizer, grad_accum_steps)
+        self._average = [_shard(p).detach().float().clone() for p in model.parameters()]
+
+    def forward(self, batch: Batch, *, counts: Mapping[str, int] | None = None) -> Losses:
+        """Compute the losses of a batch on the model's device."""
+        return self._engine(batch, counts=counts)
+
+    @torch.no_grad()
+    def head_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute every head's losses ``(N,)`` without gradient; every rank must call it."""
+        is_mixed = self.config.precision == "autocast"
+        with torch.autocast(batch.labels.device.type, torch.bfloat16, enabled=is_mixed):
+            return self.model.head_losses(batch)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of one micro-batch's share of the step's loss."""
+        self._engine.backward(loss * self._scale)
+        if not self._engine.is_gradient_accumulation_boundary():
+            self._engine.step()  # DeepSpeed counts micro-batches here; nothing moves yet
+
+    def step(self, *, learning_rate: float, step: int, is_measured: bool = False) -> float | None:
+        """Clip, move the weights and their average; once an optimizer step, after all backwards.
+
+        Args:
+            learning_rate: of this step.
+            step: number of the step, from 0; the average warms up with it.
+            is_measured: give the gradient's length before clipping, which waits for the device.
+        """
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+        norm = None
+        if is_measured and self.config.zero_stage == 0:
+            grads = [p.grad for p in self.model.parameters() if p.grad is not None]
+            norm = float(nn.utils.get_total_norm(grads))
+        self._engine.step()
+        if is_measured and norm is None:
+            norm = float(self._engine.get_global_grad_norm())
+        self._update_average(step)
+        return norm
+
+    @contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """Put the moving average in the weights' place for a while, to evaluate, draw and save."""
+        shards = [_shard(p) for p in self.model.parameters()]
+        kept = [shard.clone() for shard in shards]
+        _copy_all(shards, self._average)
+        try:
+            yield
+        finally:
+            _copy_all(shards, kept)
+
+    def full_state(self) -> dict[str, Tensor]:
+        """Gather the present weights on the CPU, float32; every rank must call it."""
+        from deepspeed import zero
+
+        parameters = list(self.model.parameters())
+        with zero.GatheredParameters(parameters, enabled=self.config.zero_stage == 3):
+            return {
+                name: tensor.detach().float().cpu().clone()
+                for name, tensor in self.model.state_dict().items()
+            }
+
+    def save(self, folder: Path) -> None:
+        """Write what a resumed run needs; every rank must call it."""
+        self._engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
+        average = {str(i): tensor.cpu() for i, tensor in enumerate(self._average)}
+        save_file(average, folder / f"average_{rank()}.safetensors")
+
+    def load(self, folder: Path) -> None:
+        """Read what ``save`` wrote, with as many ranks and the same ZeRO stage.
+
+        Raises:
+            ValueError: the files are not whole or of another model.
+        """
+        try:
+            path, _ = self._engine.load_checkpoint(str(folder), tag=_TAG)
+            average = load_file(folder / f"average_{rank()}.safetensors")
+        except (OSError, RuntimeError, KeyError) as error:
+            raise ValueError(
+                f"checkpoint {folder} does not fit this run ({error}): start as many processes and "
+                "the same model as then, or delete it to begin anew"
+            ) from error
+        if path is None:
+            raise ValueError(f"checkpoint {folder} is not whole: delete it to use the one before")
+        _copy_all(self._average, [average[str(i)] for i in range(len(self._average))])
+
+    @torch.no_grad()
+    def _update_average(self, step: int) -> None:
+        weight = 1.0 - min(self._ema_decay, (1 + step) / (10 + step))
+        shards = [_shard(p).detach() for p in self.model.parameters()]
+        if shards[0].dtype != torch.float32:
+            shards = [shard.float() for shard in shards]
+        lerp: Any = torch._foreach_lerp_  # pyright: ignore[reportPrivateImportUsage]
+        lerp(self._average, shards, weight)
+
+
+def _initialize(
+    model: UniMM, config: EngineConfig, optimizer: OptimizerConfig, grad_accum_steps: int
+) -> Any:
+    import deepspeed
+
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    # Compiled at first use otherwise, and a killed compilation blocks every later run.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    engine, *_ = deepspeed.initialize(
+        model=model,
+        optimizer=_adamw(model, optimizer),
+        config=_deepspeed_config(config, optimizer, grad_accum_steps),
+        dist_init_required=False,
+    )
+    return engine
+
+
+def _adamw(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
+    parameters = list(model.parameters())
+    return torch.optim.AdamW(
+        [
+            {
+                "params": [p for p in parameters if p.ndim >= 2],
+                "weight_decay": config.weight_decay,
+            },
+            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        ],
+        lr=config.learning_rate,
+        betas=config.betas,
+        fused=parameters[0].device.type == "cuda",
+    )
+
+
+def _deepspeed_config(
+    config: EngineConfig, optimizer: OptimizerConfig, grad_accum_steps: int
+) -> dict[str, Any]:
+    return {
+        "train_micro_batch_size_per_gpu": 1,  # DeepSpeed never sees the data
+        "gradient_accumulation_steps": grad_accum_steps,
+        "gradient_clipping": optimizer.max_norm,
+        "zero_optimization": {"stage": config.zero_stage},
+        "bf16": {"enabled": config.precision == "bfloat16"},
+        "torch_autocast": {"enabled": config.precision == "autocast", "dtype": "bfloat16"},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 10**9,
+        "timers": {"throughput": {"enabled": False, "synchronized": False}},
+    }
+
+
+def _shard(parameter: nn.Parameter) -> Tensor:
+    """What this rank holds of a parameter: all of it, or under ZeRO 3 its part."""
+    return getattr(parameter, "ds_tensor", parameter.data)
+
+
+@torch.no_grad()
+def _copy_all(targets: list[Tensor], sources: list[Tensor]) -> None:
+    for target, source in zip(targets, sources, strict=True):
+        target.copy_(source)

@@ -1,0 +1,239 @@
+"""Train a trunk: one function that reads top to bottom."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from unimm.data.loader import RowStream, TrainBatches, iterate_batches
+from unimm.distributed import all_reduce_sum, barrier, is_main, rank, world_size
+from unimm.document import Batch
+from unimm.model import UniMM
+from unimm.training.config import TrainConfig
+from unimm.training.engine import Engine, choose_device
+from unimm.training.evaluate import evaluate
+from unimm.training.log import Meter, RunLog
+from unimm.training.prepare import Parts, prepare
+from unimm.training.resume import (
+    RunState,
+    StopSignal,
+    load_checkpoint,
+    save_checkpoint,
+    start_run,
+)
+from unimm.training.schedule import Clock, learning_rate_factor
+from unimm.training.watch import LossWatch
+
+Finish = Callable[[UniMM, Parts, Path], None]
+"""Given the model with averaged weights, the run's parts, and a path to write to."""
+
+
+def train(config: TrainConfig, *, draw: Finish, save: Finish) -> Path:
+    """Train a trunk, or go on with a run that was interrupted.
+
+    Args:
+        config: the run.
+        draw: writes a grid of samples to a picture file.
+        save: writes the finished model folder.
+
+    Returns:
+        The model folder, ``run_dir/model``.
+
+    Raises:
+        ValueError: the config, the data or an old run in the same folder do not fit.
+        RuntimeError: the loss is no longer a number.
+        SystemExit: after SIGTERM, with a checkpoint saved.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # else it warns in loader workers
+    device = choose_device(config.engine.device)
+    run_dir = Path(config.run_dir)
+    start_run(config)
+    torch.manual_seed(config.seed)
+
+    micro_rows, grad_accum_steps = cut_step(config)
+    parts = prepare(config, micro_rows=micro_rows, device=device)
+    model = parts.model.to(device)
+    engine = Engine(model, config.engine, config.optimizer, grad_accum_steps=grad_accum_steps)
+    state = load_checkpoint(engine, run_dir=run_dir)
+    clock = _clock(config, state)
+    batches = _open_batches(config, parts, micro_rows, start=state.step * grad_accum_steps)
+    meter, watch = Meter(model, device), LossWatch(run_dir)
+    every, step, first_step = config.logging, state.step, state.step
+
+    with RunLog(config, step=step) as log, StopSignal() as stop:
+        if step == 0:
+            log.write(0, describe(parts), progress=0.0)
+        progress = clock.progress(step)
+        while progress < 1.0:
+            micro_batches = list(islice(batches, grad_accum_steps))
+            agreed = agree(micro_batches, clock.progress(step + 1), stop.is_set, device)
+            for batch in micro_batches:
+                losses = engine.forward(batch.to(device), counts=agreed.counts)
+                engine.backward(losses.total)
+                meter.add(batch, losses)
+                watch.add(step, batch, losses.total)
+            rate = config.optimizer.learning_rate * _rate_factor(config, agreed.progress)
+            is_logged = (step + 1) % every.log_every == 0
+            norm = engine.step(learning_rate=rate, step=step, is_measured=is_logged)
+            step, progress = step + 1, agreed.progress
+            if step == first_step + 1:
+                _wait(device)
+                clock.mark_warm()
+
+            is_last = progress >= 1.0
+            is_saved = is_last or agreed.is_stopped or _is_due(step, every.save_every)
+            if is_logged or is_saved:
+                watch.check()
+            if is_logged or is_last:
+                figures = meter.close() | {"learning_rate": rate}
+                log.write(step, figures | ({"norm": norm} if norm else {}), progress=progress)
+            if is_last or _is_due(step, every.evaluate_every):
+                with engine.averaged_weights():
+                    log.write(step, evaluate(engine, parts.evaluation, device), progress=progress)
+            if not is_last and _is_due(step, every.sample_every):
+                _draw(engine, parts, draw, run_dir / "samples" / f"step_{step:06d}.png")
+            if is_saved:
+                now = RunState(
+                    step=step,
+                    seconds=clock.elapsed(),
+                    warm_seconds=clock.warm_seconds,
+                    num_ranks=world_size(),
+                )
+                save_checkpoint(engine, now, run_dir=run_dir, keep=every.keep_checkpoints)
+            if agreed.is_stopped and not is_last:
+                raise SystemExit(f"stopped by SIGTERM after step {step}; run again to go on")
+
+    return _finish(engine, parts, config, draw=draw, save=save)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreed:
+    """What all ranks must know before a step.
+
+    Attributes:
+        counts: predictions of each head over the whole step.
+        progress: of the run after the step, by the first rank's clock.
+        is_stopped: whether any rank was told to stop.
+    """
+
+    counts: dict[str, int]
+    progress: float
+    is_stopped: bool
+
+
+def agree(
+    micro_batches: list[Batch], progress: float, is_stopped: bool, device: torch.device
+) -> Agreed:
+    """Sum a step's counts over micro-batches and ranks, and share clock and signals.
+
+    Args:
+        micro_batches: of this rank, on the host.
+        progress: by this rank's clock.
+        is_stopped: whether this rank was told to stop.
+        device: for the collective.
+    """
+    heads = list(micro_batches[0].slots)
+    counts = {head: sum(len(batch.slots[head].index) for batch in micro_batches) for head in heads}
+    if world_size() == 1:
+        return Agreed(counts=counts, progress=progress, is_stopped=is_stopped)
+    own = [*counts.values(), progress if rank() == 0 else 0.0, float(is_stopped)]
+    summed = all_reduce_sum(torch.tensor(own, dtype=torch.float64, device=device)).tolist()
+    return Agreed(
+        counts={head: round(number) for head, number in zip(heads, summed, strict=False)},
+        progress=summed[-2],
+        is_stopped=summed[-1] > 0,
+    )
+
+
+def cut_step(config: TrainConfig) -> tuple[int, int]:
+    """Give rows of a micro-batch and micro-batches of a step, for this number of ranks.
+
+    Raises:
+        ValueError: the rows of a step cannot be cut so.
+    """
+    rows = config.data.rows_per_step
+    micro_rows = config.data.micro_rows or rows // world_size()
+    if micro_rows == 0 or rows % (micro_rows * world_size()):
+        raise ValueError(
+            f"rows_per_step {rows} is not a multiple of {micro_rows or 1} micro_rows times "
+            f"{world_size()} processes"
+        )
+    return micro_rows, rows // (micro_rows * world_size())
+
+
+def describe(parts: Parts) -> dict[str, float | int]:
+    """What a run is about to do, for the first line of its log."""
+    return {
+        "parameters": sum(p.numel() for p in parts.model.parameters()),
+        "documents": parts.train.num_documents,
+        "images": parts.train.num_images,
+        "fill_rate": RowStream(parts.train, parts.packing).fill_rate(),
+    }
+
+
+def _clock(config: TrainConfig, state: RunState) -> Clock:
+    minutes = config.max_minutes
+    return Clock(
+        max_steps=config.max_steps,
+        max_seconds=None if minutes is None else 60 * minutes,
+        seconds=state.seconds,
+        warm_seconds=state.warm_seconds,
+    )
+
+
+def _open_batches(
+    config: TrainConfig, parts: Parts, micro_rows: int, *, start: int
+) -> Iterator[Batch]:
+    stream = RowStream(parts.train, parts.packing)
+    return iterate_batches(
+        TrainBatches(stream, micro_rows=micro_rows, rank=rank(), world_size=world_size()),
+        start=start,
+        num_workers=config.data.num_workers,
+        is_pinned=torch.cuda.is_available() and config.engine.device != "cpu",
+    )
+
+
+def _rate_factor(config: TrainConfig, progress: float) -> float:
+    schedule = config.schedule
+    hold = schedule.warmup if schedule.name == "cosine" else schedule.hold
+    return learning_rate_factor(progress, warmup=schedule.warmup, hold=hold, final=schedule.final)
+
+
+def _is_due(step: int, interval: int) -> bool:
+    return interval > 0 and step % interval == 0
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _draw(engine: Engine, parts: Parts, draw: Finish, path: Path) -> None:
+    """Draw with the averaged weights; under ZeRO 3 no rank holds them, so nothing is drawn."""
+    if engine.config.zero_stage == 3:
+        return
+    with engine.averaged_weights():
+        if is_main():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draw(engine.model, parts, path)
+    barrier()
+
+
+def _finish(
+    engine: Engine, parts: Parts, config: TrainConfig, *, draw: Finish, save: Finish
+) -> Path:
+    """Write the model folder and a last grid, from a plain copy of the model."""
+    run_dir = Path(config.run_dir)
+    with engine.averaged_weights():
+        weights = engine.full_state()
+    if is_main():
+        model = UniMM(config.model, special=engine.model.special, spec=engine.model.spec)
+        model.load_state_dict(weights)
+        save(model, parts, run_dir / "model")
+        (run_dir / "samples").mkdir(exist_ok=True)
+        draw(model, parts, run_dir / "samples" / "final.png")
+    barrier()
+    return run_dir / "model"

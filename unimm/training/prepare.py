@@ -1,0 +1,185 @@
+"""What a run needs before its first step: tokenizers, encoded documents, the model."""
+
+import hashlib
+import json
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from unimm.checkpoint import image_tokenizer_hash
+from unimm.checkpoint.folder import load_image_tokenizer
+from unimm.data.corpus import Corpus, copied_name_mask
+from unimm.data.encode import encode_documents, encoder_of
+from unimm.data.loader import Packing, evaluation_batches
+from unimm.data.shards import ShardFolder, ShardManifest, ShardWriter
+from unimm.data.sources import WorldSource
+from unimm.distributed import barrier, is_main
+from unimm.document import Batch
+from unimm.model import UniMM
+from unimm.objectives.base import ImageSpec
+from unimm.tokenizer.image import ImageTokenizer
+from unimm.tokenizer.text import TextTokenizer
+from unimm.training.config import DataConfig, TrainConfig, WorldConfig
+
+logger = logging.getLogger(__name__)
+
+_DOCUMENTS_PER_SHARD = 64
+Splits = Literal["train", "validation", "heldout"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a run is made of.
+
+    Attributes:
+        model: freshly drawn, float32, on the CPU.
+        train: the training documents.
+        packing: how documents become rows.
+        evaluation: name of a held-out set -> its batches with the marks of copied names.
+        image_tokenizer: as loaded, on the CPU.
+        text_tokenizer: as loaded.
+    """
+
+    model: UniMM
+    train: Corpus
+    packing: Packing
+    evaluation: dict[str, list[tuple[Batch, Tensor]]]
+    image_tokenizer: ImageTokenizer
+    text_tokenizer: TextTokenizer
+
+
+def prepare(config: TrainConfig, *, micro_rows: int, device: torch.device) -> Parts:
+    """Load the tokenizers, encode the world if asked, read the shards, draw the model.
+
+    Args:
+        config: the run.
+        micro_rows: rows of a batch.
+        device: where pictures are encoded.
+    """
+    text_tokenizer = TextTokenizer.load(config.text_tokenizer)
+    image_tokenizer = load_image_tokenizer(config.image_tokenizer)
+    tokenizer_hash = image_tokenizer_hash(image_tokenizer)
+    special = text_tokenizer.special_ids
+    folders = _folders(config.data, image_tokenizer, tokenizer_hash, device)
+    packing = Packing(
+        row_length=config.data.row_length,
+        special=special,
+        objectives={objective.name: objective for objective in config.model.objectives},
+        weights={objective.name: objective.weight for objective in config.model.objectives},
+        drop_rate=config.data.drop_rate,
+        seed=config.seed,
+    )
+
+    def read(split: str, limit: int | None = None) -> Corpus:
+        folder = ShardFolder(folders[split], tokenizer_hash=tokenizer_hash)
+        return Corpus(folder, encode_texts=text_tokenizer.encode_batch, limit=limit)
+
+    train = read("train")
+    evaluation = {
+        split: _evaluation(
+            read(split, config.data.max_evaluated), packing, micro_rows, text_tokenizer
+        )
+        for split in folders
+        if split != "train"
+    }
+    spec = ImageSpec(
+        codebook_size=image_tokenizer.codebook_size,
+        latent_dim=image_tokenizer.latent_dim,
+        grid_size=train.grid_size[0],
+    )
+    return Parts(
+        model=UniMM(config.model, special=special, spec=spec),
+        train=train,
+        packing=packing,
+        evaluation=evaluation,
+        image_tokenizer=image_tokenizer,
+        text_tokenizer=text_tokenizer,
+    )
+
+
+def encode_world(
+    world: WorldConfig,
+    split: Splits,
+    *,
+    tokenizer: ImageTokenizer,
+    tokenizer_hash: str,
+    device: torch.device,
+) -> Path:
+    """Encode documents of the embedded world, or find them encoded.
+
+    Returns:
+        The folder of shards, named by what it holds.
+    """
+    num_documents = world.num_documents if split == "train" else world.num_held_out
+    source = WorldSource(
+        split=split,
+        seed=world.seed,
+        num_documents=num_documents,
+        image_size=world.image_size,
+        mix=world.mix,
+    )
+    content = [
+        split,
+        num_documents,
+        world.seed,
+        world.image_size,
+        asdict(world.mix),
+        tokenizer_hash,
+    ]
+    name = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    folder = Path(world.cache_dir).expanduser() / f"{split}-{name}"
+    manifest = ShardManifest(
+        tokenizer_hash=tokenizer_hash,
+        codebook_size=tokenizer.codebook_size,
+        grid_size=tokenizer.grid_size(world.image_size, world.image_size),
+        split=split,
+        seed=world.seed,
+        documents_per_shard=_DOCUMENTS_PER_SHARD,
+    )
+    if is_main():
+        writer = ShardWriter(folder, manifest=manifest)
+        num_shards = -(-num_documents // _DOCUMENTS_PER_SHARD)
+        if not all(map(writer.has, range(num_shards))):
+            logger.info("encoding %d %s documents into %s", num_documents, split, folder)
+        encode_documents(
+            source,
+            writer,
+            encode=encoder_of(tokenizer, device),
+            device=device,
+            num_processes=world.num_processes,
+            batch_size=64,
+        )
+    barrier()
+    return folder
+
+
+def _folders(
+    data: DataConfig, tokenizer: ImageTokenizer, tokenizer_hash: str, device: torch.device
+) -> dict[str, Path]:
+    """Split -> folder of shards, of those that there are."""
+    if data.world is None:
+        named = {"train": data.train, "validation": data.validation, "heldout": data.heldout}
+        return {split: Path(folder) for split, folder in named.items() if folder}
+    splits: tuple[Splits, ...] = ("train", "validation", "heldout")
+    return {
+        split: encode_world(
+            data.world, split, tokenizer=tokenizer, tokenizer_hash=tokenizer_hash, device=device
+        )
+        for split in splits
+        if split == "train" or data.world.num_held_out
+    }
+
+
+def _evaluation(
+    corpus: Corpus, packing: Packing, micro_rows: int, tokenizer: TextTokenizer
+) -> list[tuple[Batch, Tensor]]:
+    marks: list[list[bool]] = []
+    for number, truth in enumerate(corpus.truths):
+        found = truth.get("characters", []) if isinstance(truth, dict) else []
+        names = [[tokenizer.encode(f" {c['name']}"), tokenizer.encode(c["name"])] for c in found]
+        marks.append(copied_name_mask(corpus.document(number), names))
+    return evaluation_batches(corpus, packing, micro_rows=micro_rows, marks=marks)
