@@ -164,7 +164,9 @@ class UniMM(nn.Module):
             if objective.fills_slots:
                 filled = objective.embed(draws[name]).to(x.dtype)  # (N, D)
                 x = x.reshape(-1, width).index_copy(0, slots.index, filled).view(x.shape)
-        hidden = self.backbone(x, batch.position_ids, batch_visibility(batch, backend))
+        hidden = self.backbone(
+            x, batch.position_ids, batch_visibility(batch, backend, dtype=x.dtype)
+        )
         flat = hidden.reshape(-1, width)  # (B L, D)
 
         text = batch.slots["text"].index

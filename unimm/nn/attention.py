@@ -27,41 +27,56 @@ class Visibility:
         flex: a FlexAttention ``BlockMask``.
         cu_seqlens: ``(K + 1,)`` int32 document starts in the flattened positions.
         max_seqlen: bound of a document's length, for ``cu_seqlens``.
+        kernel: what computes ``flex`` or ``cu_seqlens``; looked up here, outside of compiled code.
     """
 
     dense: Tensor | None = None
     flex: Any = None
     cu_seqlens: Tensor | None = None
     max_seqlen: int = 0
+    kernel: Any = None
 
 
-def choose_backend(batch: Batch) -> Backend:
-    """Pick the fastest exact backend: dense on CPU, varlen for causal batches, flex otherwise."""
+def choose_backend(batch: Batch, dtype: torch.dtype) -> Backend:
+    """Pick the fastest exact backend: dense on CPU, varlen for causal batches, flex otherwise.
+
+    The flash kernels behind varlen compute in half precision only.
+    """
     if batch.input_ids.device.type != "cuda":
         return "dense"
-    return "varlen" if batch.is_causal else "flex"
+    is_half = dtype != torch.float32 or torch.is_autocast_enabled("cuda")
+    return "varlen" if batch.is_causal and is_half else "flex"
 
 
-def batch_visibility(batch: Batch, backend: Backend = "auto") -> Visibility:
+def batch_visibility(
+    batch: Batch, backend: Backend = "auto", *, dtype: torch.dtype = torch.float32
+) -> Visibility:
     """Prepare a packed batch's attention rule for a backend.
+
+    Args:
+        batch: packed rows.
+        backend: ``auto`` chooses by device, batch and number format.
+        dtype: of the hidden states.
 
     Raises:
         ValueError: if ``varlen`` is asked for a batch with blocks of several positions.
     """
-    backend = choose_backend(batch) if backend == "auto" else backend
+    backend = choose_backend(batch, dtype) if backend == "auto" else backend
     if backend == "varlen":
         if not batch.is_causal:
             raise ValueError(
                 "varlen attention is causal inside documents, but this batch has blocks of several "
                 "positions: use backend 'flex' or 'dense'"
             )
-        return Visibility(cu_seqlens=batch.cu_seqlens, max_seqlen=batch.max_seqlen)
+        return Visibility(
+            cu_seqlens=batch.cu_seqlens, max_seqlen=batch.max_seqlen, kernel=_causal_varlen()
+        )
     if backend == "flex":
         num_rows, length = batch.input_ids.shape
         mask = _block_mask_builder()(
             attention_mask_mod(batch), num_rows, None, length, length, device=batch.labels.device
         )
-        return Visibility(flex=mask)
+        return Visibility(flex=mask, kernel=_flex_attention())
     return Visibility(dense=attention_rule(batch)[:, None])
 
 
@@ -81,7 +96,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, visibility: Visibility) ->
     if visibility.cu_seqlens is not None:
         return _attend_varlen(query, key, value, visibility)
     if visibility.flex is not None:
-        return _flex_attention()(
+        return visibility.kernel(
             query, key, value, block_mask=visibility.flex, enable_gqa=is_grouped
         )
     return functional.scaled_dot_product_attention(
@@ -101,7 +116,7 @@ def _attend_varlen(query: Tensor, key: Tensor, value: Tensor, visibility: Visibi
         return x.transpose(1, 2).reshape(num_rows * length, num_heads, head_dim)
 
     bounds, longest = visibility.cu_seqlens, visibility.max_seqlen
-    out = _causal_varlen()(flat(query), flat(key), flat(value), bounds, longest)
+    out = visibility.kernel(flat(query), flat(key), flat(value), bounds, longest)
     return out.view(num_rows, length, num_heads, head_dim).transpose(1, 2)
 
 
