@@ -19,7 +19,7 @@ from unimm.data.world.scene import HEADWEAR, NATURAL, NO_HEADWEAR, SPECIES, STYL
 
 CANVAS = 160  # side of a composed sprite in pixels
 UNIT = 92  # height of a face, longest side of an object, on the canvas
-FOOT = 150  # row on which a figure stands
+FOOT = 151  # row on which a figure stands
 NUM_KEYPOINTS = 8
 SHADOW = 0.4  # alpha in the middle of the contact shadow
 SOLID = 0.6  # composed alpha above which a pixel is the figure: no shadow reaches it
@@ -38,7 +38,7 @@ TINTS: dict[str, tuple[float, float, float]] = {
     "white": (0.97, 0.97, 1.00),
 }
 TINT_MEAN = 0.62  # luminance of every sprite's mean before it is coloured
-TINT_KNEE = 0.72  # luminance above which white is mixed in
+TINT_KNEE = 0.72  # lowest luminance above which white is mixed in
 
 # Headwear: width as a share of the face's, and the share of its height below the top of the head.
 _HAT_FIT = {
@@ -109,8 +109,13 @@ def tinted(sprite: Tensor, tint: str) -> Tensor:
         mean = (luminance**middle * alpha).sum() / alpha.sum()
         low, high = (middle, high) if mean > TINT_MEAN else (low, middle)
     luminance = luminance**middle
-    white = ((luminance - TINT_KNEE) / (1 - TINT_KNEE)).clamp(0, 1) ** 1.5 * 0.55
-    base = torch.tensor(TINTS[tint])[:, None, None] * (luminance / TINT_KNEE).clamp(max=1)
+    # A white face must take the colour: only the brightest fifth may turn to white.
+    bright = float(luminance[alpha > 0.5].quantile(0.8))
+    knee = max(TINT_KNEE, min(bright, 0.98))
+    most = 0.55 * min(1.0, 6 * (1 - bright))
+    white = ((luminance - knee) / (1 - knee)).clamp(0, 1) ** 1.5 * most
+    full = (TINT_KNEE + knee) / 2
+    base = torch.tensor(TINTS[tint])[:, None, None] * (luminance / full).clamp(max=1)
     return torch.cat([(base + (1 - base) * white) * alpha, alpha[None]])
 
 

@@ -114,9 +114,9 @@ def _row(draws: Array, half: Array, inside: NDArray[np.bool_]) -> Array:
     before = (order[:, :, None] > order[:, None, :]) & inside[:, None, :]
     width = 2 * half * inside
     filled = (before * width[:, None, :]).sum(2) + half
-    ends = 0.6 * draws[:, 3, :1] + 0.1
-    share = (before * gaps[:, None, :]).sum(2) + ends
-    share /= gaps.sum(1, keepdims=True) + ends + 0.4
+    last = draws[:, 3, :1] + 0.05
+    share = (before * gaps[:, None, :]).sum(2) + gaps
+    share /= gaps.sum(1, keepdims=True) + last
     slack = 1 - 2 * MARGIN - width.sum(1, keepdims=True)
     packed = MARGIN + filled + slack * share
     # Too wide for one row: middles spread evenly from edge to edge, overlapping alike.
@@ -167,7 +167,7 @@ def _apply(
     if move.is_close:  # before everybody else too, so that nobody hides what is carried
         step = _CARRY_STEP + 0.04 * draws[:, 2, front]
         near = np.maximum(near * step, (np.delete(y, front, 1).max(1) - task.horizon) * 1.01)
-        apart = 0.52 + 0.3 * draws[:, 1, front]
+        apart = 0.52 + 0.24 * draws[:, 1, front]
     else:
         near = near * (_DEPTH_STEP + 0.25 * draws[:, 2, front])
         apart = 0.48 + 0.18 * draws[:, 1, front]

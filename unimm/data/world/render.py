@@ -62,7 +62,7 @@ class Render:
 def _backdrops(size: int) -> Tensor:
     """All backdrops at one size: ``(6 * NUM_VARIANTS, 3, size, size)`` uint8."""
     masters = [backdrop(name, v) for name in BACKGROUNDS for v in range(NUM_VARIANTS)]
-    pixels = torch.from_numpy(np.stack(masters)).permute(0, 3, 1, 2).float()
+    pixels = torch.from_numpy(np.stack(masters)).permute(0, 3, 1, 2).float().contiguous()
     small = interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
     return small.round().clamp(0, 255).to(torch.uint8)
 
