@@ -1,0 +1,1 @@
+"""Evaluation: scores with their ceilings, their chance and their intervals."""

@@ -1,0 +1,152 @@
+"""How well the detector itself sees: its accuracy on renders, where the truth is known."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from unimm.data.world.render import Renderer
+from unimm.data.world.scene import SPECIES, Scene
+from unimm.evaluation.matching import Box, match_boxes
+from unimm.judges.detector import Detector
+from unimm.judges.labels import ATTRIBUTES
+from unimm.judges.sightings import Detection, Sighting
+
+MIN_VISIBILITY = 0.2  # the detector is not asked for figures that are hidden more
+EXACT = ("kind", "tint", "headwear")  # what a scene must have right, figure by figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrueFigure:
+    """A figure that a picture shows.
+
+    Attributes:
+        words: attribute -> word.
+        box: left, top, right, bottom as fractions of the picture.
+        visibility: share of it that nothing hides.
+    """
+
+    words: dict[str, str]
+    box: Box
+    visibility: float = 1.0
+
+
+@dataclass
+class Calibration:
+    """Counts over many pictures; ``add`` one at a time, then read the tables."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    by_number: dict[int, Counter[str]] = field(default_factory=dict)
+    confusions: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+
+    def add(self, truth: Sequence[TrueFigure], background: str, sighting: Sighting) -> None:
+        """Judge the judge on one picture."""
+        shown = [figure for figure in truth if figure.visibility >= MIN_VISIBILITY]
+        found = sighting.detections
+        partner = match_boxes([figure.box for figure in shown], [x.box for x in found])
+        self._background(background, sighting.background)
+        rights = [
+            self._figure(figure, found[j]) if j is not None else self._missed(figure)
+            for figure, j in zip(shown, partner, strict=True)
+        ]
+        self.counts["figures found"] += sum(j is not None for j in partner)
+        self.counts["figures"] += len(shown)
+        self.counts["reported"] += len(found)
+        row = self.by_number.setdefault(len(truth), Counter())
+        row["scenes"] += 1
+        row["exact"] += all(rights) and len(found) == len(shown)
+        row["counted"] += len(found) == len(shown)
+
+    def _background(self, truth: str, said: str) -> None:
+        self.counts["background asked"] += 1
+        self.counts["background right"] += truth == said
+        if truth != said:
+            self.confusions["background", truth, said] += 1
+
+    def _figure(self, figure: TrueFigure, seen: Detection) -> bool:
+        for name in self._asked(figure):
+            said = getattr(seen, name)
+            self.counts[f"{name} asked"] += 1
+            self.counts[f"{name} right"] += said == figure.words[name]
+            if said != figure.words[name]:
+                self.confusions[name, figure.words[name], said] += 1
+        return all(getattr(seen, name) == figure.words[name] for name in EXACT)
+
+    def _missed(self, figure: TrueFigure) -> bool:
+        """A missed figure is wrong in everything: an attribute nobody saw was not right."""
+        for name in self._asked(figure):
+            self.counts[f"{name} asked"] += 1
+        return False
+
+    @staticmethod
+    def _asked(figure: TrueFigure) -> list[str]:
+        is_character = figure.words["kind"] in SPECIES
+        return [name for name in ATTRIBUTES if name != "headwear" or is_character]
+
+    def attributes(self) -> dict[str, float]:
+        """Accuracy of each attribute, of the background, and recall and precision of figures."""
+        names = (*ATTRIBUTES, "background")
+        table = {
+            name: self.counts[f"{name} right"] / self.counts[f"{name} asked"]
+            for name in names
+            if self.counts[f"{name} asked"]
+        }
+        table["found"] = self.counts["figures found"] / max(1, self.counts["figures"])
+        table["not invented"] = self.counts["figures found"] / max(1, self.counts["reported"])
+        return {name: round(value, 4) for name, value in table.items()}
+
+    def scenes(self) -> dict[str, dict[str, float]]:
+        """Per number of figures: scenes, and the shares of them counted and seen exactly."""
+        return {
+            str(number): {
+                "scenes": row["scenes"],
+                "counted": round(row["counted"] / row["scenes"], 4),
+                "exact": round(row["exact"] / row["scenes"], 4),
+            }
+            for number, row in sorted(self.by_number.items())
+        }
+
+    def worst(self, num: int = 10) -> list[list[str | int]]:
+        """The commonest mistakes: attribute, truth, what was said, how often."""
+        return [[*names, number] for names, number in self.confusions.most_common(num)]
+
+
+def calibrate(
+    detector: Detector,
+    renderer: Renderer,
+    scenes: Sequence[Scene],
+    *,
+    view: Callable[[Tensor], Tensor] | None = None,
+    batch_size: int = 250,
+) -> Calibration:
+    """Render scenes, let the detector judge them, and count.
+
+    Args:
+        detector: on the renderer's device.
+        renderer: draws the scenes.
+        scenes: not among those it was trained on.
+        view: what happens to the pixels ``(B, 3, H, W)`` in [-1, 1] before it sees them, such as
+            an image tokenizer's encoding and decoding.
+        batch_size: pictures at once.
+    """
+    counts = Calibration()
+    size = detector.config.image_size
+    for start in range(0, len(scenes), batch_size):
+        chunk = scenes[start : start + batch_size]
+        render = renderer.render(chunk, size=size)
+        assert render.boxes is not None and render.visibility is not None
+        pixels = render.rgb.float() / 127.5 - 1
+        sightings = detector.describe(pixels if view is None else view(pixels))
+        boxes, visibility = (render.boxes / size).tolist(), render.visibility.tolist()
+        for b, scene in enumerate(chunk):
+            truth = [
+                TrueFigure(
+                    words={name: getattr(placed.figure, name) for name in ATTRIBUTES},
+                    box=tuple(boxes[b][k]),
+                    visibility=visibility[b][k],
+                )
+                for k, placed in enumerate(scene.placed)
+            ]
+            counts.add(truth, scene.background, sightings[b])
+    return counts

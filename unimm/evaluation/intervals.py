@@ -1,0 +1,60 @@
+"""Intervals of scores: bootstrap over independent units (stories, prompts), never over images."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """A share with its 95 % interval.
+
+    Attributes:
+        value: right / total.
+        low: 2.5 % point of the bootstrap.
+        high: 97.5 % point.
+        total: how many things were judged.
+        units: how many independent units they came from.
+    """
+
+    value: float
+    low: float
+    high: float
+    total: int
+    units: int
+
+    def to_json(self) -> dict[str, float | int]:
+        """Plain values, rounded to four places."""
+        return {name: round(value, 4) for name, value in asdict(self).items()}
+
+
+def bootstrap_rate(
+    right: Sequence[float], total: Sequence[float], *, num_draws: int = 2000, seed: int = 0
+) -> Rate:
+    """Share of what is right, with an interval that knows that one unit's items correlate.
+
+    Args:
+        right: number of right items of each unit (a story's right pages).
+        total: number of items of each unit; units without any are left out.
+        num_draws: bootstrap samples.
+        seed: of the resampling.
+
+    Raises:
+        ValueError: no unit has an item.
+    """
+    counts, totals = np.asarray(right, float), np.asarray(total, float)
+    counts, totals = counts[totals > 0], totals[totals > 0]
+    if not len(totals):
+        raise ValueError("there is nothing to rate: every unit is empty")
+    rng = np.random.default_rng(seed)
+    index = rng.integers(len(totals), size=(num_draws, len(totals)))
+    rates = counts[index].sum(1) / totals[index].sum(1)
+    low, high = np.quantile(rates, [0.025, 0.975])
+    return Rate(
+        value=float(counts.sum() / totals.sum()),
+        low=float(low),
+        high=float(high),
+        total=int(totals.sum()),
+        units=len(totals),
+    )

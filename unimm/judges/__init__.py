@@ -1,0 +1,1 @@
+"""Judges: what says whether a picture shows what it should."""
