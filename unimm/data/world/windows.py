@@ -15,6 +15,7 @@ from unimm.data.world.art import CANVAS, FOOT, UNIT
 from unimm.data.world.atlas import NUM_LEVELS, Atlas
 from unimm.data.world.packing import PackedScenes
 
+_SPILL = 1.5  # pixels that smoothing can reach beyond a sprite
 _QUANTUM = 8  # windows have sides of multiples of this
 
 
@@ -73,9 +74,10 @@ class Figures:
         window = _in_picture(atlas.windows[slot], foot, scale, ratio)
         level = np.clip(np.round(-np.log2(ratio)), 0, NUM_LEVELS - 1).astype(np.int64)
         quantum = _QUANTUM if atlas.device.type == "cpu" else max(_QUANTUM, size // 4)
-        reach = np.maximum(window[:, 2] - window[:, 0], window[:, 3] - window[:, 1]) + 2
+        reach = np.maximum(window[:, 2] - window[:, 0], window[:, 3] - window[:, 1])
+        reach += 2 * _SPILL + 1
         side = np.minimum(np.ceil(reach / quantum).astype(np.int64) * quantum, size)
-        corner = np.floor(window[:, :2] - 0.5).astype(np.int64)
+        corner = np.floor(window[:, :2] - _SPILL).astype(np.int64)
         corner = np.clip(corner, 0, (size - side)[:, None])  # left, top
         slope = 2 / (CANVAS * np.stack([scale, ratio], axis=1))
         start = (corner + 0.5 - foot) * slope + [0.0, 2 * FOOT / CANVAS - 1]

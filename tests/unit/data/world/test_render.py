@@ -11,7 +11,7 @@ from PIL import Image
 from unimm.data.world.geometry import apparent_size
 from unimm.data.world.placement import CARRIED_BY, place
 from unimm.data.world.render import FAR, Renderer, pack_scenes
-from unimm.data.world.scene import BACKGROUNDS, Figure, Placed, Scene, sample_rng
+from unimm.data.world.scene import BACKGROUNDS, OBJECTS, Figure, Placed, Scene, sample_rng
 
 GOLDEN = Path(__file__).parent / "golden"
 CASTS = (
@@ -62,15 +62,28 @@ def test_a_scene_does_not_depend_on_its_batch_nor_on_what_was_drawn_before(rende
     fresh = Renderer()
     for k in reversed(range(len(scenes))):
         alone = fresh.render([scenes[k]], size=64)
+        assert alone.ids is not None
         assert torch.equal(alone.rgb[0], together.rgb[k])
         assert torch.equal(alone.ids[0], together.ids[k])
     assert torch.equal(renderer.render(scenes, size=64, only_rgb=True).rgb, together.rgb)
+
+
+def test_no_window_cuts_a_sprite_off(renderer, monkeypatch):
+    # Larger windows, as a GPU uses, must give the same pixels.
+    scenes = golden_scenes()
+    small = [renderer.render(scenes, size=size, only_rgb=True).rgb.int() for size in (32, 64, 128)]
+    monkeypatch.setattr("unimm.data.world.windows._QUANTUM", 64)
+    for size, rgb in zip((32, 64, 128), small, strict=True):
+        large = renderer.render(scenes, size=size, only_rgb=True).rgb.int()
+        assert int((large - rgb).abs().max()) <= 1
 
 
 def test_boxes_hold_the_figure_tightly(renderer):
     for flipped in (False, True):
         scene = one(Figure(kind="chicken", headwear="cap"), x=0.42, is_flipped=flipped)
         render = renderer.render([scene], size=128)
+        assert render.ids is not None and render.boxes is not None
+        assert render.visibility is not None and render.is_keypoint_seen is not None
         rows, columns = (render.ids[0] == 1).nonzero().T
         found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
         assert np.abs(np.array(found) - render.boxes[0, 0].numpy()).max() <= 1.5
@@ -134,7 +147,7 @@ def test_many_looks_make_the_atlas_grow():
     first = one(Figure(kind="fox"))
     before = renderer.render([first], size=32, only_rgb=True).rgb
     tints = ("red", "orange", "yellow", "green", "blue")
-    kinds = "cup key bell book car bus tent tree rose bee owl fish drum gem".split()
+    kinds = [*OBJECTS][:14]
     scenes = [one(Figure(kind=kind, tint=tint)) for kind in kinds for tint in tints]
     rgb = renderer.render(scenes, size=32, only_rgb=True).rgb
     assert len({picture.numpy().tobytes() for picture in rgb}) == len(scenes)
