@@ -22,6 +22,8 @@ from unimm.judges.folder import save_detector
 from unimm.judges.labels import Labels
 from unimm.training.detector_loss import detector_loss
 
+REFILL_EVERY = 2  # steps: rendering a batch takes about as long as training on one
+
 
 class RenderedBatch(NamedTuple):
     """Pictures ``(B, 3, H, W)`` uint8 and their truth, on the device."""
@@ -122,6 +124,7 @@ def train_detector(
     ring: list[RenderedBatch] = []
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
+    _refill(ring, fresh, config.ring_size, 0)  # before the clock starts: workers take a while
     start = last_save = time.monotonic()
     columns = (
         TextColumn("detector"),
@@ -139,7 +142,8 @@ def train_detector(
                 break
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(progress, config)
-            _refill(ring, fresh, config.ring_size, step)
+            if step % REFILL_EVERY == 0:
+                _refill(ring, fresh, config.ring_size, step // REFILL_EVERY)
             batch = order.choice(ring)
             loss, parts = _train_step(detector, batch, generator, order.random() < 0.5, reconstruct)
             optimizer.zero_grad(set_to_none=True)
@@ -175,7 +179,7 @@ def _parameter_groups(detector: Detector, weight_decay: float) -> list[dict]:
 
 
 def _refill(
-    ring: list[RenderedBatch], fresh: Iterator[RenderedBatch | None], size: int, step: int
+    ring: list[RenderedBatch], fresh: Iterator[RenderedBatch | None], size: int, turn: int
 ) -> None:
     """Take what is ready; a full ring gives up its oldest batch."""
     batch = next(fresh, None)
@@ -186,7 +190,7 @@ def _refill(
     if len(ring) < size:
         ring.append(batch)
     else:
-        ring[step % size] = batch
+        ring[turn % size] = batch
 
 
 def _train_step(
