@@ -33,7 +33,7 @@ LOWEST = 0.96  # nothing stands below
 TALLEST = 88 / 128  # of a face or an object, headwear not counted
 
 # Tried in turn: layouts proposed, and the share of a figure that others may hide.
-_ROUNDS = ((24, 0.08), (64, 0.2), (192, 0.34), (512, 0.46))
+_ROUNDS = ((24, 0.08), (64, 0.2), (192, 0.34), (512, 0.5))
 _MOST_HIDDEN = 0.55  # the same where a worded relation wants one before the other
 _DEPTH_STEP, _CARRY_STEP = 1.1, 1.02  # least ratio of depths of one before the other
 
@@ -205,9 +205,10 @@ def _choose(task: _Task, x: Array, y: Array, size: Array, overlap: float) -> int
         for move in task.moves:
             good &= hidden[:, move.rear, move.front] <= _MOST_HIDDEN
             hidden[:, move.rear, move.front] = 0
-    worst = np.where(good, hidden.max((1, 2)), np.inf)
-    # Few figures: any clear layout, so that all places are drawn; many: the clearest.
-    best = int((worst <= overlap).argmax() if x.shape[1] <= 3 else worst.argmin())
+    worst = np.where(good, hidden.sum(2).max(1), np.inf)
+    # Where there is room any clear layout, so that all places are drawn; else the clearest.
+    is_roomy = overlap == _ROUNDS[0][1] and x.shape[1] <= 3
+    best = int((worst <= overlap).argmax() if is_roomy else worst.argmin())
     return best if worst[best] <= overlap else None
 
 
