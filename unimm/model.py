@@ -153,17 +153,18 @@ class UniMM(nn.Module):
         x = self.embed_inputs(batch.input_ids, batch.code_ids)  # (B, L, D)
         width = x.shape[-1]
         draws: dict[str, Any] = {}
-        idle: dict[str, Tensor] = {}
+        idle: dict[str, Tensor] = {}  # what idle objectives fill; it never enters the row
         for name in self.config.heads:
             objective, slots = self.objective(name), batch.slots[name]
-            if slots.tokens is None:
-                idle[name] = self._idle_loss(objective, x)
-                continue
-            generators = [torch.Generator().manual_seed(seed) for seed in slots.seeds]
-            draws[name] = objective.draw(slots.tokens, generators)
+            tokens = objective.zeros(x.device) if slots.tokens is None else slots.tokens
+            generators = [torch.Generator().manual_seed(seed) for seed in slots.seeds or (0,)]
+            draws[name] = objective.draw(tokens, generators)
             if objective.fills_slots:
                 filled = objective.embed(draws[name]).to(x.dtype)  # (N, D)
-                x = x.reshape(-1, width).index_copy(0, slots.index, filled).view(x.shape)
+                if slots.tokens is None:
+                    idle[name] = filled
+                else:
+                    x = x.reshape(-1, width).index_copy(0, slots.index, filled).view(x.shape)
         hidden = self.backbone(
             x, batch.position_ids, batch_visibility(batch, backend, dtype=x.dtype)
         )
@@ -177,22 +178,14 @@ class UniMM(nn.Module):
             )
         }
         for name in self.config.heads:
-            if name in idle:
-                losses[name] = idle[name]
-            else:
-                at = batch.slots[name].index
-                losses[name] = self.objective(name).loss(flat[at], draws[name])
+            objective, slots = self.objective(name), batch.slots[name]
+            if slots.tokens is not None:
+                losses[name] = objective.loss(flat[slots.index], draws[name])
+                continue
+            # At the place of a real one: the order of gradients must not differ either.
+            filled = idle.get(name, flat.new_zeros(self.spec.grid_size**2, width))
+            losses[name] = objective.loss(flat[:1] + filled, draws[name]).sum()[None] * 0.0
         return losses
-
-    def _idle_loss(self, objective: Objective[Any], like: Tensor) -> Tensor:
-        """A zero that touches every parameter of an objective without a picture."""
-        draw = objective.draw(objective.zeros(like.device), [torch.Generator().manual_seed(0)])
-        if objective.fills_slots:
-            hidden = objective.embed(draw).to(like.dtype)
-        else:
-            count = self.spec.grid_size**2
-            hidden = like.reshape(-1, like.shape[-1])[:1].expand(count, -1)
-        return objective.loss(hidden, draw).sum()[None] * 0.0
 
     def _weight(self, head: str) -> float:
         if head == "text":

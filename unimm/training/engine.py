@@ -196,7 +196,11 @@ def _deepspeed_config(
         "train_micro_batch_size_per_gpu": 1,  # DeepSpeed never sees the data
         "gradient_accumulation_steps": grad_accum_steps,
         "gradient_clipping": optimizer.max_norm,
-        "zero_optimization": {"stage": config.zero_stage},
+        # Weights that stay gathered would not follow when the average takes their place.
+        "zero_optimization": {
+            "stage": config.zero_stage,
+            "stage3_param_persistence_threshold": 0,
+        },
         "bf16": {"enabled": config.precision == "bfloat16"},
         "torch_autocast": {"enabled": config.precision == "autocast", "dtype": "bfloat16"},
         "zero_allow_untested_optimizer": True,
