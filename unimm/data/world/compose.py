@@ -23,6 +23,7 @@ def compose(
     figures: Sequence[Figure],
     *,
     background: str | None = None,
+    variant: int | None = None,
     relations: Sequence[tuple[int, str, int]] = (),
 ) -> Scene:
     """A scene of these figures; outside the held-out split without any held-out relation.
@@ -32,13 +33,14 @@ def compose(
         split: whose rules hold.
         figures: what is shown, in the order in which the text names it.
         background: one of the backgrounds, or any.
+        variant: which look of the background, or any.
         relations: ``(i, word, j)`` that must hold with a margin.
 
     Raises:
         ValueError: no place was found; the caller draws other figures.
     """
     for _ in range(_NUM_TRIES):
-        scene = place(rng, figures, background=background, relations=relations)
+        scene = place(rng, figures, background=background, variant=variant, relations=relations)
         if split == Split.HELDOUT or not heldout_relations(scene):
             return scene
     kinds = [figure.kind for figure in figures]

@@ -68,12 +68,11 @@ def _hold_out_pairs(
 
 def _build_pairs() -> frozenset[tuple[str, str]]:
     held: set[tuple[str, str]] = set()
-    for kinds, colours in (
-        (tuple(SPECIES), CHARACTER_TINTS[1:]),
-        (tuple(OBJECTS), COLOURS),
+    for kinds, colours, per_kind in (
+        (tuple(SPECIES), CHARACTER_TINTS[1:], 1),
+        (tuple(OBJECTS), COLOURS, 2),
     ):
-        per_tint = -(-round(HELDOUT_SHARE * len(kinds) * len(colours)) // len(colours)) + 1
-        per_kind = 2
+        per_tint = round(HELDOUT_SHARE * len(kinds)) + 1
         held |= _hold_out_pairs(kinds, colours, num_per_kind=per_kind, num_per_tint=per_tint)
         natural = tuple(kind for kind in kinds if kind not in _ALWAYS_SEEN_NATURAL)
         held |= _hold_out_pairs(natural, (NATURAL,), num_per_kind=1, num_per_tint=len(kinds))

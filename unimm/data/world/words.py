@@ -22,9 +22,9 @@ STYLE_WORDS: dict[str, str] = {"3d": "3D", "flat": "flat", "noto": "noto"}
 
 # Each says its background and nothing else does: the parser reads them back.
 PLACE_PHRASES: dict[str, tuple[str, ...]] = {
-    "meadow": ("in the meadow", "in a green meadow", "on the meadow"),
+    "meadow": ("in the meadow", "in a green meadow", "in the grassy meadow"),
     "desert": ("in the desert", "in a hot desert", "in the sandy desert"),
-    "snow": ("in the snow", "in the deep snow", "on the snow"),
+    "snow": ("in the snow", "in the deep snow", "in the white snow"),
     "night": ("at night", "under the stars", "in the dark night"),
     "dusk": ("at dusk", "at sunset", "in the evening light"),
     "beach": ("on the beach", "by the sea", "at the seaside"),
