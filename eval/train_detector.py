@@ -16,7 +16,7 @@ import torch
 
 from unimm.config import load_config
 from unimm.data.world.render import Renderer
-from unimm.evaluation.calibration import calibrate
+from unimm.evaluation.calibration import calibration_figures
 from unimm.judges.corruptions import add_noise, blur, shrink
 from unimm.ledger import write_ledger
 from unimm.tokenizer.folder import load_image_tokenizer
@@ -66,24 +66,14 @@ def main() -> None:
     fresh.close()
 
     figures: dict = {"parameters": sum(p.numel() for p in detector.parameters())}
+    seed = config.seed + CALIBRATION_SEED_OFFSET
     for style in config.style_shares:
         scenes = sample_scenes(
-            seed=config.seed + CALIBRATION_SEED_OFFSET,
-            start=0,
-            num=config.calibration_scenes,
-            styles=(style,),
-            shares=(1.0,),
+            seed=seed, start=0, num=config.calibration_scenes, styles=(style,), shares=(1.0,)
         )
-        tables = {
-            name: calibrate(detector, renderer, scenes, view=view)
-            for name, view in views_of(generator, reconstruct).items()
-        }
-        figures[style] = {
-            "attributes": {name: table.attributes() for name, table in tables.items()},
-            "scenes": {name: table.scenes() for name, table in tables.items()},
-            "worst": {name: table.worst() for name, table in tables.items()},
-        }
-    print(json.dumps(figures, indent=1))
+        views = views_of(generator, reconstruct)
+        figures[style] = calibration_figures(detector, renderer, scenes, views)
+        print(style, json.dumps(figures[style]["attributes"], indent=1))
     (Path(config.output) / "calibration.json").write_text(json.dumps(figures, indent=1) + "\n")
     command = shlex.join(["python", *sys.argv])
     write_ledger(

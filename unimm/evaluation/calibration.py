@@ -1,8 +1,9 @@
 """How well the detector itself sees: its accuracy on renders, where the truth is known."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -150,3 +151,27 @@ def calibrate(
             ]
             counts.add(truth, scene.background, sightings[b])
     return counts
+
+
+def calibration_figures(
+    detector: Detector,
+    renderer: Renderer,
+    scenes: Sequence[Scene],
+    views: Mapping[str, Callable[[Tensor], Tensor] | None],
+) -> dict[str, dict[str, Any]]:
+    """Calibrate under several views: tables of attributes, of scenes, and of the worst mistakes.
+
+    Args:
+        detector: on the renderer's device.
+        renderer: draws the scenes.
+        scenes: not among those it was trained on.
+        views: name -> what happens to the pixels, None for nothing.
+    """
+    tables = {
+        name: calibrate(detector, renderer, scenes, view=view) for name, view in views.items()
+    }
+    return {
+        "attributes": {name: table.attributes() for name, table in tables.items()},
+        "scenes": {name: table.scenes() for name, table in tables.items()},
+        "worst": {name: table.worst() for name, table in tables.items()},
+    }
