@@ -172,3 +172,13 @@ def test_an_empty_place_is_a_picture_too(renderer):
 def test_sizes_out_of_range_are_refused(renderer):
     with pytest.raises(ValueError, match="512"):
         renderer.render(golden_scenes()[:1], size=512)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("size", [32, 64, 128])
+def test_gpu_draws_what_the_cpu_draws(renderer, size):
+    scenes = golden_scenes()
+    cpu, gpu = renderer.render(scenes, size=size), Renderer(device="cuda").render(scenes, size=size)
+    assert cpu.ids is not None and gpu.ids is not None
+    assert int((cpu.rgb.int() - gpu.rgb.cpu().int()).abs().max()) <= 1
+    assert float((cpu.ids != gpu.ids.cpu()).float().mean()) < 1e-3
