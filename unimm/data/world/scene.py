@@ -224,6 +224,7 @@ class Scene:
 def sample_rng(seed: int, split: int, index: int) -> np.random.Generator:
     """One stream a sample: worker count and order never change sample ``index``.
 
-    Philox takes a 128-bit key; the counter carries the index (Salmon et al., 2011).
+    Philox takes a 128-bit key and counts its draws up from the counter's lowest word, so the index
+    goes into the highest: streams never overlap (Salmon et al., 2011).
     """
-    return np.random.Generator(np.random.Philox(key=[seed, split], counter=[index, 0, 0, 0]))
+    return np.random.Generator(np.random.Philox(key=[seed, split], counter=[0, 0, 0, index]))
