@@ -13,7 +13,7 @@ IDLE: tuple[str, ...] = (
     "{A} dances and sings.",
     "{A} jumps for joy.",
     "{A} takes a deep breath.",
-    "{A} is very happy today.",
+    "{A} is very happy.",
     "{A} goes for a walk {place}.",
     "{A} hums a little tune.",
     "{A} rests for a while.",
@@ -93,13 +93,13 @@ HAT_ON: tuple[str, ...] = (
     "{A} finds {hat} and puts it on.",
     "{A} tries on {hat}. It fits!",
     "{A} gets {hat} as a present and puts it on.",
-    "{A} now wears {hat}.",
+    "Now {A} wears {hat}.",
     "{A} puts {hat} on {his} head.",
 )
 HAT_SWAP: tuple[str, ...] = (
     "{A} swaps {his} {worn} for {hat}.",
     "{A} takes off {his} {worn} and puts on {hat}.",
-    "{A} now wears {hat}.",
+    "Now {A} wears {hat}.",
 )
 HAT_OFF: tuple[str, ...] = (
     "{A} takes off {his} {worn}.",
