@@ -101,6 +101,8 @@ class Attention(nn.Module):
         value = self.v_proj(x).view(num_rows, length, self.num_kv_heads, self.width).transpose(1, 2)
         query = apply_rope(self.q_norm(query).transpose(1, 2), *rope)  # (B, H, n, head_dim)
         key = apply_rope(self.k_norm(key).transpose(1, 2), *rope)  # (B, H_kv, n, head_dim)
+        # Autocast on CUDA normalises in float32; the kernels want one number format.
+        query, key = query.to(value.dtype), key.to(value.dtype)
         if cache is not None:
             layer, view = cache
             key, value = view.update(layer, key, value)  # (B, H_kv, S, head_dim)

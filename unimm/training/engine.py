@@ -52,7 +52,7 @@ class Engine:
         grad_accum_steps: int = 1,
     ) -> None:
         self.model, self.config = model, config
-        self._ema_decay = optimizer.ema_decay
+        self._ema_decay, self._max_norm = optimizer.ema_decay, optimizer.max_norm
         # DeepSpeed averages over both; the losses are shares of a sum.
         self._scale = float(grad_accum_steps * world_size())
         model.backbone.use_checkpointing = config.checkpoint_activations
@@ -90,15 +90,15 @@ class Engine:
         """
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate
-        norm = None
-        if is_measured and self.config.zero_stage == 0:
-            grads = [p.grad for p in self.model.parameters() if p.grad is not None]
-            norm = float(nn.utils.get_total_norm(grads))
+        clipped = None
+        if self.config.zero_stage == 0:  # whole gradients: clip them in a few kernels
+            limit = self._max_norm or float("inf")
+            clipped = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
         self._engine.step()
-        if is_measured and norm is None:
-            norm = float(self._engine.get_global_grad_norm())
         self._update_average(step)
-        return norm
+        if not is_measured:
+            return None
+        return float(self._engine.get_global_grad_norm() if clipped is None else clipped)
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
@@ -195,7 +195,7 @@ def _deepspeed_config(
     return {
         "train_micro_batch_size_per_gpu": 1,  # DeepSpeed never sees the data
         "gradient_accumulation_steps": grad_accum_steps,
-        "gradient_clipping": optimizer.max_norm,
+        "gradient_clipping": optimizer.max_norm if config.zero_stage else 0.0,
         # Weights that stay gathered would not follow when the average takes their place.
         "zero_optimization": {
             "stage": config.zero_stage,
