@@ -74,6 +74,12 @@ class KVCache:
                 raise ValueError(f"cannot rewind row {row} of {self.lengths[row]} to {mark}")
             self.lengths[row] = mark
 
+    def select(self, rows: list[int]) -> None:
+        """Keep only these rows, renumbered in this order: documents that have ended leave."""
+        index = torch.tensor(rows, device=self.keys.device)
+        self.keys, self.values = self.keys[:, index], self.values[:, index]
+        self.lengths = [self.lengths[row] for row in rows]
+
 
 class CacheView:
     """One step's window on the cache: writes the new keys, reads all that each row may see."""
@@ -86,10 +92,10 @@ class CacheView:
         lengths = torch.tensor([cache.lengths[row] for row in rows]).to(device, non_blocking=True)
         slots = torch.arange(longest, device=device)
         step = torch.arange(num_new, device=device)
-        # A whole-cache step reads without gathering rows.
-        self.rows = (
-            None if rows == list(range(len(cache.lengths))) else torch.tensor(rows).to(device)
-        )
+        self.rows = torch.tensor(rows).to(device, non_blocking=True)
+        # Neighbouring rows, such as all of one guidance branch, are read without a copy.
+        is_run = rows == list(range(rows[0], rows[0] + len(rows)))
+        self.span = slice(rows[0], rows[0] + len(rows)) if is_run else None
         self.write_at = lengths[:, None] + step  # (R, n)
         last_visible = self.write_at if is_causal else self.write_at[:, -1:].expand(-1, num_new)
         mask = slots[None, None] <= last_visible[:, :, None]  # (R, n, S)
@@ -107,11 +113,10 @@ class CacheView:
             Keys and values ``(R, H_kv, S, head_dim)``.
         """
         keys, values = self.cache.keys[layer], self.cache.values[layer]
-        count = key.shape[0]
-        rows = torch.arange(count, device=key.device) if self.rows is None else self.rows
         # Advanced indices on dims 0 and 2 put (R, n) first: (R, n, H_kv, head_dim).
-        keys[rows[:, None], :, self.write_at] = key.transpose(1, 2).to(keys.dtype)
-        values[rows[:, None], :, self.write_at] = value.transpose(1, 2).to(values.dtype)
-        if self.rows is None:
-            return keys[:, :, : self.longest], values[:, :, : self.longest]
-        return keys[rows, :, : self.longest], values[rows, :, : self.longest]
+        rows = self.rows[:, None]
+        keys[rows, :, self.write_at] = key.transpose(1, 2).to(keys.dtype)
+        values[rows, :, self.write_at] = value.transpose(1, 2).to(values.dtype)
+        if self.span is not None:
+            return keys[self.span, :, : self.longest], values[self.span, :, : self.longest]
+        return keys[self.rows, :, : self.longest], values[self.rows, :, : self.longest]

@@ -1,0 +1,1 @@
+"""Writing and drawing: the engine, single pictures, stories and their pages."""

@@ -1,0 +1,65 @@
+"""The finished story, and how it is saved."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from unimm.generation.page import story_page
+
+
+@dataclass(frozen=True, kw_only=True)
+class Story:
+    """Text and pictures in reading order.
+
+    Attributes:
+        parts: texts and pictures; what the prompt gave is among them.
+        settings: all that makes the story again: prompt, seed, model, tokenizers, sampling.
+    """
+
+    parts: list[str | Image.Image]
+    settings: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts alone."""
+        return [part for part in self.parts if isinstance(part, str)]
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """The pictures alone."""
+        return [part for part in self.parts if not isinstance(part, str)]
+
+    def save(self, path: str | Path) -> Path:
+        """Write the story to a file.
+
+        Args:
+            path: ``.html`` for one self-contained page to read or print; ``.json`` for the parts
+                and settings, with the pictures as PNG files beside it.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: on another suffix.
+        """
+        path = Path(path)
+        if path.suffix not in (".html", ".json"):
+            raise ValueError(f"a story is saved as .html or .json, got {path.name!r}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".html":
+            path.write_text(story_page(self.parts, self.settings), encoding="utf-8")
+            return path
+        parts: list[dict[str, str]] = []
+        for part in self.parts:
+            if isinstance(part, str):
+                parts.append({"text": part})
+                continue
+            name = f"{path.stem}_{len(parts)}.png"
+            part.save(path.parent / name)
+            parts.append({"image": name})
+        content = {"parts": parts, "settings": self.settings}
+        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        return path

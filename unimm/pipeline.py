@@ -1,0 +1,239 @@
+"""A pipeline: a model and its two tokenizers, loaded, on one device, ready to read and draw.
+
+Shapes: B batch, H W picture, h w code grid.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from unimm.checkpoint import Manifest, SamplerDefaults, load_model, save_model
+from unimm.checkpoint.weights import Precision
+from unimm.document import ImageTokens
+from unimm.model import UniMM
+from unimm.tokenizer.image import ImageTokenizer
+from unimm.tokenizer.text import TextTokenizer
+
+SHIPPED = Path(__file__).parent / "assets" / "models"
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_DECODE_CHUNK = 64  # pictures at once: about 1 GB of activations at 128 pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pipeline:
+    """What reading and drawing need.
+
+    Attributes:
+        model: in evaluation mode, on ``device``.
+        text_tokenizer: of the model.
+        image_tokenizer: of the model, float32, on ``device``.
+        sampler: how it draws when the caller does not say.
+        name: of the shipped model, folder or Hub id.
+        hashes: of both tokenizers, recorded with what is drawn.
+        metadata: what the training recorded.
+    """
+
+    model: UniMM
+    text_tokenizer: TextTokenizer
+    image_tokenizer: ImageTokenizer
+    sampler: SamplerDefaults = field(default_factory=SamplerDefaults)
+    name: str = "unnamed"
+    hashes: dict[str, str] = field(default_factory=dict[str, str])
+    metadata: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        return self.model.text_embedding.weight.device
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the pictures it draws."""
+        return self.model.spec.grid_size * self.image_tokenizer.downsample
+
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        *,
+        precision: Precision = "float32",
+        image_precision: Precision = "float32",
+        max_shard_bytes: int | None = None,
+    ) -> Manifest:
+        """Write a model folder that ``load_pipeline`` reads; arguments as ``save_model``."""
+        return save_model(
+            folder,
+            self.model,
+            self.text_tokenizer,
+            self.image_tokenizer,
+            precision=precision,
+            image_precision=image_precision,
+            sampler=self.sampler,
+            metadata=self.metadata,
+            max_shard_bytes=max_shard_bytes,
+        )
+
+
+def load_pipeline(
+    name: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> Pipeline:
+    """Load a model by name.
+
+    Args:
+        name: of a shipped model such as ``storyworld``, a model folder, or ``owner/name`` of the
+            Hugging Face Hub, which is downloaded.
+        device: by default the GPU if there is one, else the CPU.
+        dtype: of the model's weights; by default bfloat16 on a GPU, float32 on the CPU.
+
+    Raises:
+        ValueError: if there is no such model, or its folder is damaged.
+        ConnectionError: if a Hub model cannot be fetched.
+    """
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = dtype or (torch.bfloat16 if target.type == "cuda" else torch.float32)
+    model, text_tokenizer, image_tokenizer, manifest = load_model(_find(str(name)))
+    return Pipeline(
+        model=model.to(target, dtype),
+        text_tokenizer=text_tokenizer,
+        image_tokenizer=image_tokenizer.to(target),
+        sampler=manifest.sampler,
+        name=str(name),
+        hashes={
+            "text_tokenizer": manifest.text_tokenizer_hash,
+            "image_tokenizer": manifest.image_tokenizer_hash,
+        },
+        metadata=manifest.metadata,
+    )
+
+
+def shipped_models() -> list[str]:
+    """Names of the models that come with the package."""
+    if not SHIPPED.is_dir():
+        return []
+    return sorted(path.name for path in SHIPPED.iterdir() if (path / "config.json").is_file())
+
+
+def encode_image(pipeline: Pipeline, image: Image.Image | str | Path | Tensor) -> ImageTokens:
+    """Turn a picture of any size into the tokens that the model reads.
+
+    The middle square is cut out and resized to the size that the model draws; transparency becomes
+    white.
+
+    Args:
+        pipeline: whose image tokenizer is used.
+        image: a picture, the path of one, or a tensor ``(3, H, W)``, uint8 or float in [-1, 1].
+
+    Returns:
+        ``codes (h, w)`` and ``latents (C, h, w)`` on the CPU.
+
+    Raises:
+        ValueError: if the file is missing or no picture, or the tensor has another form.
+    """
+    square = _square(_to_picture(image), pipeline.image_size)
+    pixels = torch.as_tensor(np.array(square)).permute(2, 0, 1)  # (3, H, W) uint8
+    tokens = pipeline.image_tokenizer.encode((pixels / 127.5 - 1).to(pipeline.device))
+    return tokens.map(Tensor.cpu)
+
+
+def decode_image(pipeline: Pipeline, tokens: ImageTokens) -> Image.Image:
+    """Draw one picture from its tokens: ``codes (h, w)`` or ``latents (C, h, w)``.
+
+    Raises:
+        ValueError: if a code is out of range or these are tokens of several pictures.
+    """
+    single = tokens.codes if tokens.codes is not None else tokens.latents
+    if single is not None and single.ndim != (2 if tokens.codes is not None else 3):
+        raise ValueError(f"these are tokens {tuple(single.shape)} of several pictures; give one")
+    return decode_images(pipeline, [tokens])[0]
+
+
+def decode_images(pipeline: Pipeline, images: Sequence[ImageTokens]) -> list[Image.Image]:
+    """Draw several pictures of one size, some at once."""
+    pictures: list[Image.Image] = []
+    for start in range(0, len(images), _DECODE_CHUNK):
+        chunk = ImageTokens.stack(images[start : start + _DECODE_CHUNK])
+        pixels = pipeline.image_tokenizer.decode(chunk.map(lambda x: x.to(pipeline.device)))
+        levels = ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        pictures += [Image.fromarray(x) for x in levels.permute(0, 2, 3, 1).cpu().numpy()]
+    return pictures
+
+
+def _find(name: str) -> Path:
+    if name in shipped_models():
+        return SHIPPED / name
+    if Path(name).is_dir():
+        return Path(name)
+    if _HUB_ID.fullmatch(name):
+        return _download(name)
+    known = shipped_models()
+    near = get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ValueError(
+        f"no model {name!r}; {hint}shipped: {', '.join(known) or 'none'}; or give a model folder "
+        "or a Hub id (owner/name)"
+    )
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    download = cast(Callable[..., str], snapshot_download)  # pyright: ignore[reportUnknownVariableType]
+    patterns = ["*.json", "*.safetensors", "README.md", "image_tokenizer/*"]
+    try:
+        return Path(download(name, allow_patterns=patterns))
+    except Exception as error:  # the library raises its own, the network's and the system's
+        raise ConnectionError(
+            f"no folder {name!r} here, and the Hub's model of that name could not be fetched "
+            f"({type(error).__name__}: {error}). Shipped: {', '.join(shipped_models()) or 'none'}"
+        ) from error
+
+
+def _to_picture(image: Image.Image | str | Path | Tensor) -> Image.Image:
+    if isinstance(image, Tensor):
+        return _tensor_to_picture(image)
+    if isinstance(image, Image.Image):
+        return image
+    path = Path(image)
+    if not path.is_file():
+        raise ValueError(f"no picture at {path}")
+    try:
+        with Image.open(path) as opened:
+            opened.load()
+            return opened.copy()
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} is not a picture that can be read: {error}") from error
+
+
+def _tensor_to_picture(pixels: Tensor) -> Image.Image:
+    if pixels.ndim != 3 or pixels.shape[0] != 3 or 0 in pixels.shape:
+        raise ValueError(f"a picture must be (3, H, W), got {tuple(pixels.shape)}")
+    if pixels.is_floating_point():
+        low, high = float(pixels.min()), float(pixels.max())
+        if not -1.001 <= low <= high <= 1.001:  # false for NaN too
+            raise ValueError(f"float pixels must lie in [-1, 1], found {low:g} to {high:g}")
+        pixels = ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    elif pixels.dtype != torch.uint8:
+        raise ValueError(f"pixels must be uint8 or float in [-1, 1], got {pixels.dtype}")
+    return Image.fromarray(pixels.permute(1, 2, 0).cpu().contiguous().numpy())
+
+
+def _square(picture: Image.Image, side: int) -> Image.Image:
+    """Upright, without alpha, the middle square resized with antialiasing."""
+    picture = ImageOps.exif_transpose(picture)
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    picture = picture.convert("RGB")
+    if picture.size == (side, side):
+        return picture
+    return ImageOps.fit(picture, (side, side), method=Image.Resampling.LANCZOS)
