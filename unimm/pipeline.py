@@ -4,7 +4,7 @@ Shapes: B batch, H W picture, h w code grid.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -185,9 +185,9 @@ def _find(name: str) -> Path:
 
 
 def _download(name: str) -> Path:
-    from huggingface_hub import snapshot_download
+    import huggingface_hub
 
-    download = cast(Callable[..., str], snapshot_download)  # pyright: ignore[reportUnknownVariableType]
+    download = cast(Any, huggingface_hub).snapshot_download
     patterns = ["*.json", "*.safetensors", "README.md", "image_tokenizer/*"]
     try:
         return Path(download(name, allow_patterns=patterns))
