@@ -234,6 +234,7 @@ def _finish(
         model.load_state_dict(weights)
         save(model, parts, run_dir / "model")
         (run_dir / "samples").mkdir(exist_ok=True)
-        draw(model, parts, run_dir / "samples" / "final.png")
+        device = engine.model.text_embedding.weight.device
+        draw(model.to(device), parts, run_dir / "samples" / "final.png")
     barrier()
     return run_dir / "model"

@@ -1,0 +1,92 @@
+"""The pretraining script does what its YAML says, from the world to a model folder."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from corpora import tiny_tokenizers
+
+from unimm.config import load_config
+from unimm.pipeline import load_pipeline
+from unimm.training.config import TrainConfig
+from unimm.training.resume import CHOICES
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*flags):
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    env = {key: value for key, value in os.environ.items() if key not in names}
+    return subprocess.run(
+        [sys.executable, "train/pretrain.py", *map(str, flags)],
+        cwd=ROOT,
+        env=env | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+
+
+def test_nano_from_the_world_to_a_model(tmp_path):
+    tiny_tokenizers(tmp_path)
+    flags = {
+        "run_dir": tmp_path / "run",
+        "image_tokenizer": tmp_path / "image_tokenizer",
+        "text_tokenizer": tmp_path,
+        "data.world.cache_dir": tmp_path / "cache",
+        "data.world.num_documents": 6,
+        "data.world.num_held_out": 2,
+        "data.world.image_size": 16,
+        "data.row_length": 1024,
+        "data.rows_per_step": 1,
+        "model.backbone.dim": 32,
+        "model.backbone.depth": 1,
+        "model.backbone.num_heads": 2,
+        "model.backbone.num_kv_heads": 2,
+        "model.backbone.ffn_dim": 32,
+        "model.backbone.max_seq_len": 4096,
+        "logging.log_every": 1,
+        "max_steps": 2,
+    }
+    words = [word for key, value in flags.items() for word in (f"--{key}", value)]
+    done = run("train/configs/nano.yaml", *words)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "model written to" in done.stdout
+    log = [json.loads(x) for x in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert log[0]["documents"] == 6 and log[-1]["step"] == 2
+    assert "validation/text" in log[-1] and "heldout/next_token" in log[-1]
+    assert load_pipeline(tmp_path / "run/model", device="cpu").image_size == 16
+    assert (tmp_path / "run/samples/final.png").stat().st_size > 500
+    encoded = sorted(
+        path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.safetensors")
+    )
+
+    again = run("train/configs/nano.yaml", *words)  # it is done: nothing is trained or encoded
+    assert again.returncode == 0, again.stderr[-3000:]
+    cached = sorted(path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.safetensors"))
+    assert cached == encoded and len(encoded) == 3
+
+
+def test_help_teaches():
+    done = run("--help")
+    assert done.returncode == 0
+    assert "zero_stage" in done.stdout and "row_length" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("optimiser", {"learning_rate": 1}, "unknown key 'optimiser'; did you mean 'optimizer'"),
+        ("max_steps", "many", "'max_steps' must be int, got 'many'"),
+        ("data", {"row_length": 64}, "data needs either 'train'"),
+    ],
+)
+def test_a_bad_yaml_is_named(tmp_path, key, value, message):
+    path = tmp_path / "bad.yaml"
+    good = {"run_dir": "x", "image_tokenizer": "x", "text_tokenizer": "x", "data": {"train": "x"}}
+    path.write_text(json.dumps(good | {key: value}))
+    with pytest.raises(ValueError, match=message):
+        load_config(TrainConfig, [str(path)], choices=CHOICES)
