@@ -34,7 +34,7 @@ header::after { content: "\\2766"; display: block; margin-top: 1.1rem; font-size
 .art img { display: block; width: 100%; height: auto; border-radius: 4px;
   box-shadow: 0 0 0 1px #4a362014, 0 3px 12px #4a362026; }
 .words { display: flex; flex-direction: column; justify-content: center; padding: 40px 44px 56px;
-  font-size: clamp(1.15rem, 2vw, 1.5rem); line-height: 1.55; text-wrap: pretty;
+  font-size: clamp(1.2rem, 2.2vw, 1.7rem); line-height: 1.5; text-wrap: pretty;
   hanging-punctuation: first; }
 .words p + p { margin-top: .8em; }
 .first .words p:first-child::first-letter { float: left; font-size: 3.5em; line-height: .8;
