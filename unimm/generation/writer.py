@@ -6,6 +6,7 @@ ended leaves the batch.
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -206,7 +207,8 @@ class _Writer:
             for page, generator in zip(pages, self.engine.generators, strict=True)
         ]
         uniform = torch.tensor(noise).to(logits.device)
-        return [int(token) for token in sample_from_logits(logits, uniform, self.plan.text)]
+        tokens = sample_from_logits(logits, uniform, self.plan.text)
+        return cast(list[int], tokens.tolist())  # pyright: ignore[reportUnknownMemberType]
 
     def _ends(self, page: _Page, token: int) -> bool:
         special = self.model.special
