@@ -69,6 +69,7 @@ class RowStream:
     Args:
         corpus: the documents.
         packing: how they become rows.
+        max_documents: of a row; by default as many as could fit.
 
     Attributes:
         max_documents: no row holds more.
@@ -77,7 +78,9 @@ class RowStream:
         ValueError: a document is longer than a row.
     """
 
-    def __init__(self, corpus: Corpus, packing: Packing) -> None:
+    def __init__(
+        self, corpus: Corpus, packing: Packing, *, max_documents: int | None = None
+    ) -> None:
         self.corpus, self.packing = corpus, packing
         codes = torch.zeros(corpus.grid_size, dtype=torch.int64)
         tokens = ImageTokens(codes=codes)
@@ -96,7 +99,7 @@ class RowStream:
                 f"{packing.row_length}: raise data.row_length, or encode shorter documents"
             )
         fitting = packing.row_length // int(self._lengths.min())
-        self.max_documents = max(1, min(_MAX_DOCUMENTS, fitting))
+        self.max_documents = max_documents or min(_MAX_DOCUMENTS, fitting)
         self._starts = [0]  # number of each epoch's first row
         self._packed: dict[int, list[Row]] = {}  # the latest epochs
 
@@ -267,6 +270,7 @@ def evaluation_batches(
     packing: Packing,
     *,
     micro_rows: int,
+    max_documents: int | None = None,
     marks: Sequence[Sequence[bool]] | None = None,
 ) -> list[tuple[Batch, Tensor]]:
     """Pack all documents once, in order and with nothing hidden.
@@ -275,12 +279,13 @@ def evaluation_batches(
         corpus: held-out documents.
         packing: the run's; documents are laid out by its first objective in turn with the others.
         micro_rows: rows of a batch; the last batch is filled up with empty rows.
+        max_documents: of a row; that of the training stream gives batches of the same shape.
         marks: of each document, flags of its text labels (``copied_name_mask``).
 
     Returns:
         Batches, each with a bool mask ``(N,)`` over its text labels.
     """
-    stream = RowStream(corpus, packing)
+    stream = RowStream(corpus, packing, max_documents=max_documents)
     train = TrainBatches(stream, micro_rows=micro_rows)
     heads = tuple(packing.objectives)
     layouts = [

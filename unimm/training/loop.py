@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from unimm.data.loader import RowStream, TrainBatches, iterate_batches
+from unimm.data.loader import TrainBatches, iterate_batches
 from unimm.distributed import all_reduce_sum, barrier, is_main, rank, world_size
 from unimm.document import Batch
 from unimm.model import UniMM
@@ -168,9 +168,9 @@ def describe(parts: Parts) -> dict[str, float | int]:
     """What a run is about to do, for the first line of its log."""
     return {
         "parameters": sum(p.numel() for p in parts.model.parameters()),
-        "documents": parts.train.num_documents,
-        "images": parts.train.num_images,
-        "fill_rate": RowStream(parts.train, parts.packing).fill_rate(),
+        "documents": parts.stream.corpus.num_documents,
+        "images": parts.stream.corpus.num_images,
+        "fill_rate": parts.stream.fill_rate(),
     }
 
 
@@ -187,9 +187,8 @@ def _clock(config: TrainConfig, state: RunState) -> Clock:
 def _open_batches(
     config: TrainConfig, parts: Parts, micro_rows: int, *, start: int
 ) -> Iterator[Batch]:
-    stream = RowStream(parts.train, parts.packing)
     return iterate_batches(
-        TrainBatches(stream, micro_rows=micro_rows, rank=rank(), world_size=world_size()),
+        TrainBatches(parts.stream, micro_rows=micro_rows, rank=rank(), world_size=world_size()),
         start=start,
         num_workers=config.data.num_workers,
         is_pinned=torch.cuda.is_available() and config.engine.device != "cpu",

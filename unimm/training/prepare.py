@@ -14,7 +14,7 @@ from unimm.checkpoint import image_tokenizer_hash
 from unimm.checkpoint.folder import load_image_tokenizer
 from unimm.data.corpus import Corpus, copied_name_mask
 from unimm.data.encode import encode_documents, encoder_of
-from unimm.data.loader import Packing, evaluation_batches
+from unimm.data.loader import Packing, RowStream, evaluation_batches
 from unimm.data.shards import ShardFolder, ShardManifest, ShardWriter
 from unimm.data.sources import WorldSource
 from unimm.distributed import barrier, is_main
@@ -37,16 +37,14 @@ class Parts:
 
     Attributes:
         model: freshly drawn, float32, on the CPU.
-        train: the training documents.
-        packing: how documents become rows.
+        stream: the rows of the training documents.
         evaluation: name of a held-out set -> its batches with the marks of copied names.
         image_tokenizer: as loaded, on the CPU.
         text_tokenizer: as loaded.
     """
 
     model: UniMM
-    train: Corpus
-    packing: Packing
+    stream: RowStream
     evaluation: dict[str, list[tuple[Batch, Tensor]]]
     image_tokenizer: ImageTokenizer
     text_tokenizer: TextTokenizer
@@ -78,10 +76,10 @@ def prepare(config: TrainConfig, *, micro_rows: int, device: torch.device) -> Pa
         folder = ShardFolder(folders[split], tokenizer_hash=tokenizer_hash)
         return Corpus(folder, encode_texts=text_tokenizer.encode_batch, limit=limit)
 
-    train = read("train")
+    stream = RowStream(read("train"), packing)
     evaluation = {
         split: _evaluation(
-            read(split, config.data.max_evaluated), packing, micro_rows, text_tokenizer
+            read(split, config.data.max_evaluated), stream, micro_rows, text_tokenizer
         )
         for split in folders
         if split != "train"
@@ -89,12 +87,11 @@ def prepare(config: TrainConfig, *, micro_rows: int, device: torch.device) -> Pa
     spec = ImageSpec(
         codebook_size=image_tokenizer.codebook_size,
         latent_dim=image_tokenizer.latent_dim,
-        grid_size=train.grid_size[0],
+        grid_size=stream.corpus.grid_size[0],
     )
     return Parts(
         model=UniMM(config.model, special=special, spec=spec),
-        train=train,
-        packing=packing,
+        stream=stream,
         evaluation=evaluation,
         image_tokenizer=image_tokenizer,
         text_tokenizer=text_tokenizer,
@@ -175,11 +172,17 @@ def _folders(
 
 
 def _evaluation(
-    corpus: Corpus, packing: Packing, micro_rows: int, tokenizer: TextTokenizer
+    corpus: Corpus, stream: RowStream, micro_rows: int, tokenizer: TextTokenizer
 ) -> list[tuple[Batch, Tensor]]:
     marks: list[list[bool]] = []
     for number, truth in enumerate(corpus.truths):
         found = truth.get("characters", []) if isinstance(truth, dict) else []
         names = [[tokenizer.encode(f" {c['name']}"), tokenizer.encode(c["name"])] for c in found]
         marks.append(copied_name_mask(corpus.document(number), names))
-    return evaluation_batches(corpus, packing, micro_rows=micro_rows, marks=marks)
+    return evaluation_batches(
+        corpus,
+        stream.packing,
+        micro_rows=micro_rows,
+        max_documents=stream.max_documents,
+        marks=marks,
+    )
