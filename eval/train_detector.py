@@ -14,12 +14,12 @@ from pathlib import Path
 
 import torch
 
+from unimm.checkpoint.folder import load_image_tokenizer
 from unimm.config import load_config
 from unimm.data.world.render import Renderer
 from unimm.evaluation.calibration import calibration_figures
 from unimm.judges.corruptions import add_noise, blur, shrink
 from unimm.ledger import write_ledger
-from unimm.tokenizer.folder import load_image_tokenizer
 from unimm.training.detector import DetectorRunConfig, train_detector
 from unimm.training.detector_scenes import render_batch, rendered_batches, sample_scenes
 

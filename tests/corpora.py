@@ -6,12 +6,12 @@ from typing import Any
 import torch
 
 from unimm.checkpoint import image_tokenizer_hash
+from unimm.checkpoint.folder import save_image_tokenizer
 from unimm.data.corpus import Corpus
 from unimm.data.shards import ShardFolder, ShardManifest, ShardWriter, document_line
 from unimm.model import ModelConfig
 from unimm.nn.transformer import BackboneConfig
 from unimm.tokenizer.autoencoder import AutoencoderConfig
-from unimm.tokenizer.folder import save_image_tokenizer
 from unimm.tokenizer.image import ImageTokenizer, ImageTokenizerConfig
 from unimm.tokenizer.quantizer import QuantizerConfig
 from unimm.tokenizer.text import TextTokenizer

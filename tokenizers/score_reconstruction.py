@@ -12,12 +12,12 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
+from unimm.checkpoint.folder import load_image_tokenizer
 from unimm.config import load_config
 from unimm.data.renders import render_world
 from unimm.data.world.splits import Split
 from unimm.ledger import write_ledger
 from unimm.metrics.image import score_pictures, summarize_scores
-from unimm.tokenizer.folder import load_image_tokenizer
 from unimm.tokenizer.image import ImageTokenizer
 from unimm.tokenizer.losses import PerceptualLoss
 from unimm.tokenizer.quantizer import code_usage

@@ -4,7 +4,9 @@ from unimm.checkpoint.folder import (
     Manifest,
     SamplerDefaults,
     image_tokenizer_hash,
+    load_image_tokenizer,
     load_model,
+    save_image_tokenizer,
     save_model,
 )
 from unimm.checkpoint.llm import init_from_llm, load_llm_backbone
@@ -14,7 +16,9 @@ __all__ = [
     "SamplerDefaults",
     "image_tokenizer_hash",
     "init_from_llm",
+    "load_image_tokenizer",
     "load_llm_backbone",
     "load_model",
+    "save_image_tokenizer",
     "save_model",
 ]

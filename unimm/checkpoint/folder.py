@@ -153,8 +153,11 @@ def save_model(
     _check_fit(model, text_tokenizer, image_tokenizer)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    kept = _save_image_tokenizer(
-        folder / IMAGE_FOLDER, image_tokenizer, image_precision, max_shard_bytes
+    kept = save_image_tokenizer(
+        image_tokenizer,
+        folder / IMAGE_FOLDER,
+        precision=image_precision,
+        max_shard_bytes=max_shard_bytes,
     )
     text_tokenizer.save(folder)
     state = {name: t for name, t in model.state_dict().items() if not _is_tied(model, name)}
@@ -231,11 +234,23 @@ def load_image_tokenizer(folder: str | Path) -> ImageTokenizer:
         return ImageTokenizer.from_state(config, restore(read_weights(folder)))
 
 
-def _save_image_tokenizer(
-    folder: Path, tokenizer: ImageTokenizer, precision: Precision, max_shard_bytes: int | None
+def save_image_tokenizer(
+    tokenizer: ImageTokenizer,
+    folder: str | Path,
+    *,
+    precision: Precision = "float32",
+    max_shard_bytes: int | None = None,
 ) -> ImageTokenizer:
-    """Write a tokenizer's folder; give it back as it will be loaded."""
-    folder.mkdir(exist_ok=True)
+    """Write a tokenizer's folder; give it back as it will be loaded.
+
+    Args:
+        tokenizer: what to write; what only training needs is left out.
+        folder: made if missing.
+        precision: of convolutions. Vectors, codebook and statistics stay in float32.
+        max_shard_bytes: largest size of a weight file; None never splits.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     state: dict[str, Tensor] = tokenizer.to_state()
     write_weights(folder, store(state, precision, exact=_EXACT), max_shard_bytes=max_shard_bytes)
     _write_json(folder / CONFIG_FILE, config_to_dict(tokenizer.config))

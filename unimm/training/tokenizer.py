@@ -16,9 +16,9 @@ import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 
+from unimm.checkpoint.folder import save_image_tokenizer
 from unimm.data.images import PictureBatch
 from unimm.metrics.image import score_pictures, summarize_scores
-from unimm.tokenizer.folder import save_image_tokenizer
 from unimm.tokenizer.image import ImageTokenizer
 from unimm.tokenizer.losses import PatchDiscriminator
 from unimm.training.picture_grid import save_pairs
@@ -95,7 +95,9 @@ def train_image_tokenizer(
                 _write(log, {"step": state.step, "held_out": evaluate(state, held_out, run_dir)})
             if state.step % config.save_every == 0 or is_last:
                 measure_latents(state.average, to_pixels(batch.pixels, device))
-                save_image_tokenizer(state.average, run_dir / RESULT_FOLDER, dtype=torch.float16)
+                save_image_tokenizer(
+                    state.average, run_dir / RESULT_FOLDER, precision=config.precision
+                )
                 save_state(state, run_dir / STATE_FILE)
     return state.average
 

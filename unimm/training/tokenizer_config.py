@@ -5,6 +5,7 @@ Order: the command line goes over the YAML file, which goes over the defaults he
 
 from dataclasses import dataclass, field
 
+from unimm.checkpoint.weights import Precision
 from unimm.tokenizer.image import ImageTokenizerConfig
 from unimm.tokenizer.losses import LossConfig
 
@@ -61,6 +62,8 @@ class TokenizerTrainConfig:
         log_every: steps between lines of the log.
         sample_every: steps between evaluations on held-out pictures, with a sample grid.
         save_every: steps between saved states and tokenizers.
+        precision: of the convolutions in the finished folder. A rounded tokenizer is another one:
+            encode with the folder that this run leaves.
     """
 
     run_dir: str
@@ -89,6 +92,7 @@ class TokenizerTrainConfig:
     log_every: int = 50
     sample_every: int = 500
     save_every: int = 1000
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.max_steps < 1:

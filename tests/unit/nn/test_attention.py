@@ -130,5 +130,18 @@ def test_varlen_is_refused_for_blocks_of_several_positions():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_cpu_uses_the_dense_mask(dtype):
-    assert choose_backend(packed(NextTokenConfig(), [[random_story(0)]]), dtype) == "dense"
+def test_the_cpu_goes_document_by_document_where_it_can(dtype):
+    assert choose_backend(packed(NextTokenConfig(), [[random_story(0)]]), dtype) == "varlen"
+    batch, _, _ = rule_of((16,))
+    assert choose_backend(batch, dtype) == "dense"
+
+
+def test_document_by_document_equals_the_dense_mask():
+    batch = packed(NextTokenConfig(), [[random_story(0), random_story(1)], [random_story(2)]])
+    query = torch.randn(2, 4, 128, 8)
+    key, value = torch.randn(2, 2, 2, 128, 8).unbind(0)
+    found, expected = (
+        attend(query, key, value, batch_visibility(batch, backend))
+        for backend in ("varlen", "dense")
+    )
+    torch.testing.assert_close(found, expected)

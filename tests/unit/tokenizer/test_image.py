@@ -1,15 +1,10 @@
 """The image tokenizer as its users see it: encode, decode, save, load, refuse."""
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from unimm.document import ImageTokens
 from unimm.tokenizer.autoencoder import AutoencoderConfig
-from unimm.tokenizer.folder import load_image_tokenizer, save_image_tokenizer
 from unimm.tokenizer.image import ImageTokenizer, ImageTokenizerConfig
 from unimm.tokenizer.quantizer import QuantizerConfig
 
@@ -103,42 +98,6 @@ def test_bad_pixels_are_named(
 def test_codes_out_of_range_are_named(tokenizer: ImageTokenizer, code: int) -> None:
     with pytest.raises(ValueError, match=f"{code}.*codebook of 64"):
         tokenizer.decode_codes(torch.full((1, 8, 8), code))
-
-
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 0.0), (torch.float16, 5e-3)])
-def test_folder_round_trip(
-    tokenizer: ImageTokenizer, tmp_path: Path, dtype: torch.dtype, tolerance: float
-) -> None:
-    tokenizer.latent_std.fill_(0.37)
-    save_image_tokenizer(tokenizer, tmp_path, dtype=dtype)
-    loaded = load_image_tokenizer(tmp_path)
-    assert loaded.config == tokenizer.config
-    assert not any(p.requires_grad for p in loaded.parameters())
-    torch.testing.assert_close(loaded.codebook_vectors, tokenizer.codebook_vectors)
-    torch.testing.assert_close(loaded.latent_std, tokenizer.latent_std)
-    codes = torch.arange(64).reshape(1, 8, 8)
-    drawn, wanted = loaded.decode_codes(codes), tokenizer.decode_codes(codes)
-    torch.testing.assert_close(drawn, wanted, atol=tolerance, rtol=0)
-    # A loaded tokenizer is written again as it is.
-    assert loaded.to_state().keys() == tokenizer.to_state().keys() == loaded.state_dict().keys()
-
-
-def test_loading_refuses_what_does_not_belong_together(
-    tokenizer: ImageTokenizer, tmp_path: Path
-) -> None:
-    with pytest.raises(ValueError, match="not an image tokenizer's folder"):
-        load_image_tokenizer(tmp_path)
-    save_image_tokenizer(tokenizer, tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    config["quantizer"]["codebook_size"] = 128
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"quantizer.codebook is \(64, 4\)"):
-        load_image_tokenizer(tmp_path)
-    state = load_file(tmp_path / "model.safetensors")
-    state.pop("latent_std")
-    save_file(state, tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match="latent_std"):
-        load_image_tokenizer(tmp_path)
 
 
 def test_only_the_single_schedule_is_known() -> None:

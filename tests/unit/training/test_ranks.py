@@ -49,5 +49,3 @@ def test_all_stages_on_one_and_two_ranks_agree(tmp_path):
             saved = torch.load(tmp_path / f"{word}_{stage}/weights.pt")
             for name, tensor in weights.items():
                 assert torch.allclose(saved[name], tensor, atol=2e-4), (word, stage, name)
-
-

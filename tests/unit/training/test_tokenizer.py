@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from unimm.checkpoint.folder import load_image_tokenizer
 from unimm.data.images import PictureBatch
 from unimm.tokenizer.autoencoder import AutoencoderConfig
-from unimm.tokenizer.folder import load_image_tokenizer
 from unimm.tokenizer.image import ImageTokenizerConfig
 from unimm.tokenizer.losses import LossConfig
 from unimm.tokenizer.quantizer import QuantizerConfig
