@@ -5,7 +5,7 @@ all epochs form one stream, and batch ``n`` of rank ``r`` is a fixed stretch of 
 processes nor how a step is cut into micro-batches and ranks change what a step trains on.
 """
 
-import signal
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -261,20 +261,19 @@ def iterate_batches(
         batch_size=None,
         num_workers=num_workers,
         pin_memory=is_pinned,
-        worker_init_fn=_leave_signals_alone,
+        worker_init_fn=_leave_group,
         **extra,
     )
     return iter(loader)
 
 
-def _leave_signals_alone(_worker: int) -> None:
-    """Let only the run's process answer SIGTERM: it saves, and then ends its workers.
+def _leave_group(_worker: int) -> None:
+    """Take a worker out of the run's process group: signals to the group are for the run alone.
 
-    ``timeout`` and many job managers signal the whole process group. A worker that died first would
-    break the run before it could save.
+    ``timeout`` and many job managers signal the whole group. A worker that died first would break
+    the run before it could save; the run itself still ends its workers.
     """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.setpgid(0, 0)
 
 
 def evaluation_batches(

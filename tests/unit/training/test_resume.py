@@ -19,7 +19,7 @@ from unimm.training.resume import CHOICES
 LOGGING = LoggingConfig(log_every=1, evaluate_every=0, sample_every=0, save_every=3)
 # Runs a config; argv: YAML, where to hang ("step" or "save"), after how many of them.
 SCRIPT = """
-import signal, sys
+import sys, time
 from pathlib import Path
 import torch
 from unimm.config import load_config
@@ -37,7 +37,7 @@ def hang(self, *args):
     calls.append(1)
     if len(calls) == number:
         print("HANGS", flush=True)
-        signal.pause()
+        time.sleep(3)  # a signal may come before a pause would begin, and be missed
     return result
 
 if number:
@@ -69,6 +69,7 @@ def start(config: TrainConfig, place: str, number: int) -> subprocess.Popen[str]
         stdout=subprocess.PIPE,
         text=True,
         env=env | {"OMP_NUM_THREADS": "1"},
+        start_new_session=True,
     )
 
 
@@ -100,11 +101,12 @@ def test_sigkill_in_a_step_or_a_save(tmp_path, unbroken, place, number):
     assert losses(config) == unbroken
 
 
-def test_sigterm_saves_and_exits(tmp_path, unbroken):
+def test_sigterm_to_the_whole_group_saves_and_exits(tmp_path, unbroken):
     config = tiny_run(tmp_path, logging=replace(LOGGING, save_every=0), max_steps=8)
+    config = replace(config, data=replace(config.data, num_workers=1))
     process = start(config, "step", 2)
     wait_for(process, "HANGS")
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)  # as timeout and job managers do: workers get it too
     assert process.wait() == 1
     assert (Path(config.run_dir) / "checkpoints/step_00000003").is_dir()
     assert start(config, "step", 0).wait() == 0
