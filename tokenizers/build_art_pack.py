@@ -61,7 +61,7 @@ def webp_reader(package: Path) -> Callable[[str, int], Image.Image]:
 
 def svg_reader(package: Path) -> Callable[[str, int], Image.Image]:
     """Draw one sprite of an Iconify package (SVG bodies in one JSON) at four times its size."""
-    import resvg_py
+    import resvg_py  # pyright: ignore[reportMissingImports]
 
     chars = json.loads((package / "chars.json").read_text())
     names = {code.replace("-fe0f", ""): name for code, name in chars.items()}
