@@ -22,9 +22,9 @@ from unimm.metrics.image import score_pictures, summarize_scores
 from unimm.tokenizer.image import ImageTokenizer
 from unimm.tokenizer.losses import PatchDiscriminator
 from unimm.training.picture_grid import save_pairs
+from unimm.training.schedule import Clock
 from unimm.training.tokenizer_config import TokenizerTrainConfig
 from unimm.training.tokenizer_state import (
-    Clock,
     TokenizerState,
     copy_for_average,
     load_state,

@@ -6,7 +6,6 @@ One object, saved whole and atomically as one safetensors file, so that a killed
 import copy
 import json
 import os
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from unimm.tokenizer.image import ImageTokenizer
 from unimm.tokenizer.losses import PatchDiscriminator
+from unimm.training.schedule import Clock
 
 
 @dataclass(kw_only=True)
@@ -41,56 +41,7 @@ class TokenizerState:
     discriminator_optimizer: torch.optim.Optimizer | None = None
     generator: torch.Generator
     step: int = 0
-    clock: "Clock" = field(default_factory=lambda: Clock(max_steps=1))
-
-
-@dataclass(kw_only=True)
-class Clock:
-    """Says which share of the training is done, by steps and, where bounded, by time.
-
-    The first step of a process compiles and warms up; time counts from its end, so that a schedule
-    does not run while nothing is learned, but the whole still ends in time.
-
-    Attributes:
-        max_steps: steps of the whole training.
-        max_seconds: of the whole training, all processes' first steps included; None for no bound.
-        seconds: spent before this process.
-    """
-
-    max_steps: int
-    max_seconds: float | None = None
-    seconds: float = 0.0
-    warm_seconds: float = 0.0
-    _started: float = field(default_factory=lambda: time.monotonic())
-
-    def elapsed(self) -> float:
-        """Seconds of the whole training so far."""
-        return self.seconds + time.monotonic() - self._started
-
-    def mark_warm(self) -> None:
-        """Say that the process's first step is done."""
-        self.warm_seconds += time.monotonic() - self._started
-
-    def progress(self, step: int) -> float:
-        """Give the share of the training that is done, from 0 to 1."""
-        share = step / self.max_steps
-        if self.max_seconds is not None:
-            useful = max(self.max_seconds - self.warm_seconds, 1e-6)
-            share = max(share, (self.elapsed() - self.warm_seconds) / useful)
-        return min(share, 1.0)
-
-
-def learning_rate_factor(progress: float, *, warmup: float, hold: float, final: float) -> float:
-    """Warm up, stay, decay: linear up to ``warmup``, 1 up to ``hold``, then a cosine to ``final``.
-
-    All arguments are shares; ``progress`` from 0 to 1.
-    """
-    if progress < warmup:
-        return progress / warmup
-    if progress < hold:
-        return 1.0
-    position = torch.tensor((progress - hold) / (1.0 - hold))
-    return float(final + (1.0 - final) * 0.5 * (1.0 + torch.cos(torch.pi * position)))
+    clock: Clock = field(default_factory=lambda: Clock(max_steps=1))
 
 
 def copy_for_average(tokenizer: ImageTokenizer) -> ImageTokenizer:

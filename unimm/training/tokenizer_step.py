@@ -19,10 +19,10 @@ from unimm.tokenizer.losses import (
     reconstruction_loss,
 )
 from unimm.tokenizer.quantizer import code_usage
+from unimm.training.schedule import learning_rate_factor
 from unimm.training.tokenizer_config import TokenizerTrainConfig
 from unimm.training.tokenizer_state import (
     TokenizerState,
-    learning_rate_factor,
     update_average,
 )
 

@@ -136,3 +136,12 @@ def test_schedule_shapes():
     assert rate(0.3, hold=0.1) < 1
     clock = Clock(max_steps=10)
     assert clock.progress(3) == 0.3 and clock.progress(20) == 1.0
+
+
+def test_time_bounds_a_run_without_its_first_step():
+    clock = Clock(max_steps=1000, max_seconds=60, seconds=20, warm_seconds=20)
+    assert clock.progress(1) == pytest.approx(1 / 1000, abs=1e-3)
+    assert Clock(max_steps=1000, max_seconds=60, seconds=40, warm_seconds=20).progress(
+        10
+    ) == pytest.approx(0.5, abs=1e-3)
+    assert Clock(max_steps=1000, max_seconds=60, seconds=61, warm_seconds=20).progress(10) == 1.0

@@ -16,7 +16,6 @@ from unimm.tokenizer.losses import LossConfig
 from unimm.tokenizer.quantizer import QuantizerConfig
 from unimm.training.tokenizer import train_image_tokenizer
 from unimm.training.tokenizer_config import TokenizerTrainConfig
-from unimm.training.tokenizer_state import Clock, learning_rate_factor
 
 TINY = ImageTokenizerConfig(
     autoencoder=AutoencoderConfig(widths=(16, 32), encoder_blocks=(1, 1), decoder_blocks=(1, 1)),
@@ -148,25 +147,3 @@ def test_a_lost_loss_stops_the_run(tmp_path: Path) -> None:
     config = replace(make_config(tmp_path, 20), loss=LossConfig(l1=float("nan")))
     with pytest.raises(RuntimeError, match="loss is nan at step 5"):
         train(config)
-
-
-def test_learning_rate_warms_up_stays_and_decays() -> None:
-    factors = [
-        learning_rate_factor(p, warmup=0.1, hold=0.5, final=0.02)
-        for p in (0.0, 0.05, 0.1, 0.5, 0.75, 1.0)
-    ]
-    assert factors == pytest.approx([0.0, 0.5, 1.0, 1.0, 0.51, 0.02])
-
-
-def test_time_bounds_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-    clock = Clock(max_steps=1000, max_seconds=60)
-    now[0] = 120.0  # the first step compiled for 20 of the 60 seconds
-    clock.mark_warm()
-    assert clock.progress(1) == pytest.approx(1 / 1000)
-    now[0] = 140.0
-    assert clock.progress(10) == pytest.approx(0.5)
-    assert clock.progress(900) == pytest.approx(0.9)
-    now[0] = 161.0
-    assert clock.progress(10) == 1.0
