@@ -17,7 +17,7 @@ import torch
 from unimm.checkpoint.folder import load_image_tokenizer
 from unimm.config import load_config
 from unimm.data.world.render import Renderer
-from unimm.evaluation.calibration import calibration_figures
+from unimm.evaluation.calibration import View, calibration_figures
 from unimm.judges.corruptions import add_noise, blur, shrink
 from unimm.ledger import write_ledger
 from unimm.training.detector import DetectorRunConfig, train_detector
@@ -34,15 +34,19 @@ def reconstruction(folder: str, device: torch.device):
     return lambda pixels: tokenizer.decode(tokenizer.encode(pixels.float()))
 
 
-def views_of(generator: torch.Generator, reconstruct) -> dict:
-    """What may happen to pictures before they are judged: name -> function of pixels."""
+def views_of(generator: torch.Generator, reconstruct) -> dict[str, View]:
+    """What may happen to pictures before they are judged."""
 
     def by(function, strength):
-        return lambda x: function(x, torch.full((len(x),), strength, device=x.device), generator)
+        def apply(pixels):
+            strengths = torch.full((len(pixels),), strength, device=pixels.device)
+            return function(pixels, strengths, generator)
 
-    views = {"clean": None, "blur 1": by(blur, 1.0), "half the pixels": by(shrink, 2.0)}
-    views["noise 0.16"] = by(add_noise, 0.16)
-    return views | ({"after the image tokenizer": reconstruct} if reconstruct else {})
+        return View(apply=apply)
+
+    views = {"clean": View(), "drawn at 64 px": View(size=64), "blur 1": by(blur, 1.0)}
+    views |= {"half the pixels": by(shrink, 2.0), "noise 0.16": by(add_noise, 0.16)}
+    return views | ({"after the image tokenizer": View(apply=reconstruct)} if reconstruct else {})
 
 
 def main() -> None:

@@ -33,6 +33,20 @@ class TrueFigure:
     visibility: float = 1.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """How the detector gets to see a render.
+
+    Attributes:
+        size: side that the scene is drawn at, in pixels; None for the detector's own.
+        apply: what happens to the pixels ``(B, 3, H, W)`` in [-1, 1] before it sees them, such as
+            an image tokenizer's encoding and decoding; None for nothing.
+    """
+
+    size: int | None = None
+    apply: Callable[[Tensor], Tensor] | None = None
+
+
 @dataclass
 class Calibration:
     """Counts over many pictures; ``add`` one at a time, then read the tables."""
@@ -118,7 +132,7 @@ def calibrate(
     renderer: Renderer,
     scenes: Sequence[Scene],
     *,
-    view: Callable[[Tensor], Tensor] | None = None,
+    view: View | None = None,
     batch_size: int = 250,
 ) -> Calibration:
     """Render scenes, let the detector judge them, and count.
@@ -127,18 +141,18 @@ def calibrate(
         detector: on the renderer's device.
         renderer: draws the scenes.
         scenes: not among those it was trained on.
-        view: what happens to the pixels ``(B, 3, H, W)`` in [-1, 1] before it sees them, such as
-            an image tokenizer's encoding and decoding.
+        view: how it sees them; clean at its own size by default.
         batch_size: pictures at once.
     """
     counts = Calibration()
-    size = detector.config.image_size
+    view = view or View()
+    size = view.size or detector.config.image_size
     for start in range(0, len(scenes), batch_size):
         chunk = scenes[start : start + batch_size]
         render = renderer.render(chunk, size=size)
         assert render.boxes is not None and render.visibility is not None
         pixels = render.rgb.float() / 127.5 - 1
-        sightings = detector.describe(pixels if view is None else view(pixels))
+        sightings = detector.describe(pixels if view.apply is None else view.apply(pixels))
         boxes, visibility = (render.boxes / size).tolist(), render.visibility.tolist()
         for b, scene in enumerate(chunk):
             truth = [
@@ -157,7 +171,7 @@ def calibration_figures(
     detector: Detector,
     renderer: Renderer,
     scenes: Sequence[Scene],
-    views: Mapping[str, Callable[[Tensor], Tensor] | None],
+    views: Mapping[str, View],
 ) -> dict[str, dict[str, Any]]:
     """Calibrate under several views: tables of attributes, of scenes, and of the worst mistakes.
 
@@ -165,7 +179,7 @@ def calibration_figures(
         detector: on the renderer's device.
         renderer: draws the scenes.
         scenes: not among those it was trained on.
-        views: name -> what happens to the pixels, None for nothing.
+        views: name -> how the detector sees them.
     """
     tables = {
         name: calibrate(detector, renderer, scenes, view=view) for name, view in views.items()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unimm.data.world.compose import heldout_facts
-from unimm.data.world.names import names_of
+from unimm.data.world.names import is_heldout_name
 from unimm.data.world.scene import Scene
 from unimm.data.world.splits import Split
 
@@ -111,6 +111,5 @@ def page_truth(page: Page) -> dict[str, Any]:
 
 def story_heldout_facts(story: StoryRecord) -> set[str]:
     """All that a story shows and training must not, names included."""
-    train_names = set(names_of(Split.TRAIN))
-    facts = {character.name for character in story.characters} - train_names
+    facts = {character.name for character in story.characters if is_heldout_name(character.name)}
     return facts.union(*(heldout_facts(page.scene) for page in story.pages))

@@ -9,7 +9,7 @@ import numpy as np
 from unimm.data.world.compose import compose
 from unimm.data.world.events import next_beat
 from unimm.data.world.figures import pick, sample_character
-from unimm.data.world.names import names_of, pronoun_of
+from unimm.data.world.names import pronoun_of, sample_name
 from unimm.data.world.opening import introduce_second, open_story
 from unimm.data.world.placement import CARRIED_BY
 from unimm.data.world.records import (
@@ -167,9 +167,9 @@ def _cast(rng: np.random.Generator, split: Split, num_characters: int) -> list[F
 
 
 def _names(rng: np.random.Generator, split: Split, num_characters: int) -> list[str]:
-    names = [pick(rng, names_of(split))]
+    names = [sample_name(rng, split)]
     while len(names) < num_characters:
-        name = pick(rng, names_of(split))
+        name = sample_name(rng, split)
         if name[0] != names[0][0]:  # easier to tell apart
             names.append(name)
     return names
