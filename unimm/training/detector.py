@@ -22,7 +22,17 @@ from unimm.judges.folder import save_detector
 from unimm.judges.labels import Labels
 from unimm.training.detector_loss import detector_loss
 
-REFILL_EVERY = 2  # steps: rendering a batch takes about as long as training on one
+REFILL_EVERY = 3  # steps: rendering a batch takes about as long as training on one
+# Before the clock starts: workers take a while to come up, and a renderer composes each look once,
+# which makes its first hundred batches ten times as slow as all later ones.
+WARM_BATCHES = 100
+
+
+class _End:
+    """Stands for the end of the batches, where None stands for none yet."""
+
+
+_END = _End()
 
 
 class RenderedBatch(NamedTuple):
@@ -106,12 +116,15 @@ def train_detector(
 
     Args:
         config: the run.
-        fresh: new batches on the device; None where none is ready yet. Must start with a batch.
+        fresh: new batches on the device; None where none is ready yet.
         generator: on the device; corruptions, mirrors and the choice from the ring follow it.
         reconstruct: an image tokenizer's ``decode(encode(pixels))``.
 
     Returns:
         The detector in evaluation mode; its weights also lie in ``config.output``.
+
+    Raises:
+        ValueError: ``fresh`` gives no batch at all.
     """
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -124,7 +137,7 @@ def train_detector(
     ring: list[RenderedBatch] = []
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
-    _refill(ring, fresh, config.ring_size, 0)  # before the clock starts: workers take a while
+    _fill(ring, fresh, min(config.ring_size, WARM_BATCHES))
     start = last_save = time.monotonic()
     columns = (
         TextColumn("detector"),
@@ -178,14 +191,26 @@ def _parameter_groups(detector: Detector, weight_decay: float) -> list[dict]:
     ]
 
 
+def _fill(ring: list[RenderedBatch], fresh: Iterator[RenderedBatch | None], size: int) -> None:
+    """Wait until the ring holds so many batches, or there are no more."""
+    from rich.progress import track
+
+    for _ in track(range(size), description="rendering"):
+        while (batch := next(fresh, _END)) is None:
+            time.sleep(0.01)
+        if isinstance(batch, _End):
+            break
+        ring.append(batch)
+    if not ring:
+        raise ValueError("no scenes to train on: `fresh` is empty")
+
+
 def _refill(
     ring: list[RenderedBatch], fresh: Iterator[RenderedBatch | None], size: int, turn: int
 ) -> None:
     """Take what is ready; a full ring gives up its oldest batch."""
     batch = next(fresh, None)
     if batch is None:
-        if not ring:
-            raise ValueError("the first batch of scenes is missing: `fresh` must start with one")
         return
     if len(ring) < size:
         ring.append(batch)
