@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
+from torch import Generator, Tensor
 
 from unimm.data.world.render import Renderer
 from unimm.data.world.scene import SPECIES, Scene
 from unimm.evaluation.matching import Box, match_boxes
+from unimm.judges.corruptions import Corruption, add_noise, blur, shrink
 from unimm.judges.detector import Detector
 from unimm.judges.labels import ATTRIBUTES
 from unimm.judges.sightings import Detection, Sighting
@@ -167,25 +168,52 @@ def calibrate(
     return counts
 
 
-def calibration_figures(
-    detector: Detector,
-    renderer: Renderer,
-    scenes: Sequence[Scene],
-    views: Mapping[str, View],
-) -> dict[str, dict[str, Any]]:
-    """Calibrate under several views: tables of attributes, of scenes, and of the worst mistakes.
+def named_views(
+    generator: Generator, reconstruct: Callable[[Tensor], Tensor] | None = None
+) -> dict[str, View]:
+    """The views that the detector is measured under, at strengths inside its training's range.
 
     Args:
-        detector: on the renderer's device.
-        renderer: draws the scenes.
-        scenes: not among those it was trained on.
-        views: name -> how the detector sees them.
+        generator: of the noise, on the detector's device.
+        reconstruct: an image tokenizer's, see ``ImageTokenizer.reconstruct``.
     """
-    tables = {
-        name: calibrate(detector, renderer, scenes, view=view) for name, view in views.items()
-    }
+
+    def by(corruption: Corruption, strength: float) -> View:
+        def apply(pixels: Tensor) -> Tensor:
+            return corruption(pixels, pixels.new_full((len(pixels),), strength), generator)
+
+        return View(apply=apply)
+
+    views = {"clean": View(), "drawn at 64 px": View(size=64), "blur 1": by(blur, 1.0)}
+    views |= {"half the pixels": by(shrink, 2.0), "noise 0.16": by(add_noise, 0.16)}
+    if reconstruct is not None:
+        views["after the image tokenizer"] = View(apply=reconstruct)
+    return views
+
+
+def calibration_tables(
+    tables: Mapping[tuple[str, str], Calibration],
+) -> dict[str, dict[str, Any]]:
+    """What the ledger keeps of calibrations.
+
+    Args:
+        tables: (art style, view) -> counts.
+
+    Returns:
+        ``atoms``: a row a style and view, a column an attribute. ``exact``: the share of scenes
+        with everything right, a column a number of figures. ``scenes``: how many those are.
+        ``worst``: the commonest mistakes.
+    """
+    scenes = {f"{style}, {view}": table.scenes() for (style, view), table in tables.items()}
     return {
-        "attributes": {name: table.attributes() for name, table in tables.items()},
-        "scenes": {name: table.scenes() for name, table in tables.items()},
-        "worst": {name: table.worst() for name, table in tables.items()},
+        "atoms": {f"{style}, {view}": x.attributes() for (style, view), x in tables.items()},
+        "exact": {
+            name: {f"{number} figures": row["exact"] for number, row in rows.items()}
+            for name, rows in scenes.items()
+        },
+        "scenes": {
+            name: {f"{number} figures": row["scenes"] for number, row in rows.items()}
+            for name, rows in scenes.items()
+        },
+        "worst": {f"{style}, {view}": table.worst() for (style, view), table in tables.items()},
     }

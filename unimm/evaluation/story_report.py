@@ -126,7 +126,7 @@ def _figures(
         "failed pictures": result.num_failed,
         "scores": result.tables(),
         "ceiling": ceiling(None),
-        "ceiling after the tokenizer": ceiling(lambda x: tokenizer.decode(tokenizer.encode(x))),
+        "ceiling after the tokenizer": ceiling(tokenizer.reconstruct),
     }
     if name != "pair":  # two characters of one story do not look alike by accident only
         chance = chance_of_agreement(split)

@@ -23,6 +23,8 @@ STRIDE = 4  # pixels a side behind one cell of the heat map
 _GRID = (-0.75, -0.25, 0.25, 0.75)  # where a box is read, from its middle (0) to its edges (1)
 _SIZES = tuple(len(words) for words in VOCABULARY.values())
 _NUM_KINDS = len(VOCABULARY["kind"])
+_BARE = _NUM_KINDS + len(VOCABULARY["tint"])  # "no headwear" among all words
+_HEADWEAR_END = _BARE + len(VOCABULARY["headwear"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +161,8 @@ class Detector(nn.Module):
             group: ``(B, F)`` int64: 0 a character, 1 an object.
 
         Returns:
-            ``(B, F, V)`` float32 logits; kinds of the other group are at -inf.
+            ``(B, F, V)`` float32 logits; -inf where they cannot be: kinds of the other group, and
+            headwear on an object.
         """
         grid = torch.tensor(_GRID, device=boxes.device)
         steps = torch.stack(torch.meshgrid(grid, grid, indexing="xy"), dim=-1).flatten(0, 1)
@@ -171,10 +174,11 @@ class Detector(nn.Module):
         read = read.permute(0, 2, 3, 1).flatten(2)
         one_hot = functional.one_hot(group, len(GROUPS)).to(read.dtype)
         logits = self.reader(torch.cat([read, one_hot, middle, half], dim=-1)).float()
-        is_species = torch.arange(logits.shape[-1], device=logits.device) < NUM_SPECIES
-        is_kind = torch.arange(logits.shape[-1], device=logits.device) < _NUM_KINDS
-        is_other = is_kind & (is_species == (group[..., None] == 1))
-        return logits.masked_fill(is_other, -torch.inf)
+        word = torch.arange(logits.shape[-1], device=logits.device)
+        is_object = group[..., None] == 1
+        is_impossible = (word < _NUM_KINDS) & ((word < NUM_SPECIES) == is_object)
+        is_impossible |= is_object & (word > _BARE) & (word < _HEADWEAR_END)
+        return logits.masked_fill(is_impossible, -torch.inf)
 
     @torch.no_grad()
     def detect(self, pixels: Tensor) -> list[list[Detection]]:

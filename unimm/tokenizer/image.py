@@ -169,6 +169,10 @@ class ImageTokenizer(nn.Module):
         return self.decode_codes(tokens.codes)
 
     @torch.no_grad()
+    def reconstruct(self, pixels: Tensor) -> Tensor:
+        """What is left of pictures after their codes: ``decode(encode(pixels))``."""
+        return self.decode(self.encode(pixels))
+
     def decode_codes(self, codes: Tensor) -> Tensor:
         """Draw ``(B, 3, H, W)`` in [-1, 1] from codes ``(B, h, w)``, with or without B.
 

@@ -50,7 +50,7 @@ class DetectorRunConfig:
         detector: sizes.
         output: folder for the weights and the log.
         image_tokenizer: folder of an image tokenizer; half of the corrupted pictures are then its
-            reconstructions, and the calibration reports how it is read after them.
+            reconstructions.
         batch_size: pictures a step.
         max_minutes: the schedule's length in time.
         max_steps: the schedule's length in steps; whichever ends first.
@@ -62,8 +62,6 @@ class DetectorRunConfig:
         style_shares: art -> share of the scenes.
         num_workers: processes that sample scenes; 0 samples between the steps.
         save_every_seconds: how often weights are written.
-        calibration_scenes: held-out renders in the calibration table.
-        ledger: folder of the ledger that the calibration is written to.
         seed: of the weights, the scenes and the corruptions.
         device: "cpu" or "cuda"; empty takes the GPU where there is one.
     """
@@ -82,8 +80,6 @@ class DetectorRunConfig:
     style_shares: dict[str, float] = field(default_factory=lambda: {"3d": 1.0})
     num_workers: int = 0
     save_every_seconds: float = 20.0
-    calibration_scenes: int = 3000
-    ledger: str = "docs/results"
     seed: int = 0
     device: str = ""
 
@@ -118,7 +114,7 @@ def train_detector(
         config: the run.
         fresh: new batches on the device; None where none is ready yet.
         generator: on the device; corruptions, mirrors and the choice from the ring follow it.
-        reconstruct: an image tokenizer's ``decode(encode(pixels))``.
+        reconstruct: an image tokenizer's, see ``ImageTokenizer.reconstruct``.
 
     Returns:
         The detector in evaluation mode; its weights also lie in ``config.output``.

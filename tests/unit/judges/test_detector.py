@@ -58,6 +58,16 @@ def test_characters_are_species_and_objects_are_not() -> None:
     assert kinds[0, 0, 16:].isinf().all() and kinds[0, 1, :16].isinf().all()
 
 
+def test_objects_wear_nothing() -> None:
+    detector = tiny_detector()
+    features, boxes = torch.randn(1, 8, 16, 16), torch.tensor([[[0.1, 0.1, 0.6, 0.6]] * 2])
+    logits = detector.read_attributes(features, boxes, torch.tensor([[0, 1]]))
+    start = len(VOCABULARY["kind"]) + len(VOCABULARY["tint"])
+    headwear = logits[0, :, start : start + len(VOCABULARY["headwear"])]
+    assert headwear[0].isfinite().all()
+    assert headwear[1, 0].isfinite() and headwear[1, 1:].isinf().all()
+
+
 def test_attributes_are_read_inside_the_box() -> None:
     detector = tiny_detector()
     features, group = torch.randn(1, 8, 16, 16), torch.zeros(1, 1, dtype=torch.long)
