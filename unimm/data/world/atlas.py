@@ -1,5 +1,8 @@
 """The atlas: composed sprites of all looks met so far, at four sizes, on one device."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -51,6 +54,23 @@ class Atlas:
 
     def slots(self, look: NDArray[np.int64]) -> NDArray[np.int64]:
         """Atlas places of looks, composing those never met."""
-        for missing in np.unique(look[self._slot[look] < 0]):
-            self._add(int(missing))
+        missing = np.unique(look[self._slot[look] < 0])
+        if len(missing):
+            with _one_thread():
+                for number in missing:
+                    self._add(int(number))
         return self._slot[look]
+
+
+@contextmanager
+def _one_thread() -> Generator[None]:
+    """Sprites are small: threads that wait for each other cost more than they save.
+
+    On a busy machine they cost ten times the work itself.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
