@@ -5,6 +5,8 @@ import torch
 from pipelines import tiny_pipeline
 
 import unimm
+from unimm.generation.graphs import StepGraphs
+from unimm.nn.kv_cache import KVCache
 
 pytestmark = [
     pytest.mark.gpu,
@@ -39,3 +41,35 @@ def test_float32_draws_the_cpus_greedy_picture(tmp_path):
     ]
     levels = [torch.tensor(list(x.tobytes())).float() for x in pictures]
     torch.testing.assert_close(levels[0], levels[1], atol=2.0, rtol=0)
+
+
+@pytest.mark.parametrize(("num_new", "is_causal"), [(1, True), (4, False)])
+def test_recorded_steps_equal_eager_ones(num_new, is_causal):
+    model = tiny_pipeline(max_seq_len=640).model.to("cuda")
+    config = model.config.backbone
+    eager, recorded = (
+        KVCache(
+            depth=config.depth,
+            num_rows=3,
+            num_kv_heads=config.num_kv_heads,
+            max_length=640,
+            head_dim=config.head_width,
+            device="cuda",
+        )
+        for _ in range(2)
+    )
+    graphs = StepGraphs(model.backbone, recorded)
+    generator = torch.Generator("cuda").manual_seed(0)
+    rows = [1, 2]
+    for cache in (eager, recorded):
+        cache.advance(rows, [0, 250])  # one row lies behind, the other passes a bucket's end
+    with torch.inference_mode():
+        for step in range(9):
+            x = torch.randn(2, num_new, config.dim, device="cuda", generator=generator)
+            positions = torch.full((2, num_new, 3), step, device="cuda")
+            view = eager.view(rows, num_new, is_causal=is_causal)
+            expected = model.backbone(x, positions, cache=view)
+            found = graphs.run(rows, x, positions, is_causal=is_causal)
+            torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+            for cache in (eager, recorded):
+                cache.advance(rows, [num_new, 1])

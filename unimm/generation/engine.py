@@ -25,6 +25,7 @@ from unimm.document import (
     layout_document,
     pack,
 )
+from unimm.generation.graphs import StepGraphs
 from unimm.model import UniMM
 from unimm.nn.attention import Visibility
 from unimm.nn.kv_cache import KVCache
@@ -74,6 +75,7 @@ class Engine:
             dtype=weight.dtype,
             device=self.device,
         )
+        self._graphs = self._step_graphs()
         # Where the next position of each document lies, and how many of its last text positions
         # the unconditional rows have not read yet.
         self.cursors = [0] * self.num_documents
@@ -135,6 +137,7 @@ class Engine:
             return
         branches = range(self.num_branches)
         self.cache.select([d + b * self.num_documents for b in branches for d in documents])
+        self._graphs = self._step_graphs()
         self.last = self.last[list(documents)]
         self.generators = [self.generators[d] for d in documents]
         self.cursors = [self.cursors[d] for d in documents]
@@ -145,10 +148,18 @@ class Engine:
         """Rows of the branches ``first`` to ``until``."""
         return list(range(first * self.num_documents, until * self.num_documents))
 
+    def _step_graphs(self) -> StepGraphs | None:
+        """The CPU has nothing to record with."""
+        is_cuda = self.device.type == "cuda"
+        return StepGraphs(self.model.backbone, self.cache) if is_cuda else None
+
     def _run(self, rows: list[int], x: Tensor, positions: Tensor, *, is_causal: bool) -> Tensor:
         """Run the trunk on new positions; ``advance`` says afterwards how many stay."""
-        view = self.cache.view(rows, x.shape[1], is_causal=is_causal)
-        hidden = self.model.backbone(x, positions, cache=view)
+        if self._graphs:
+            hidden = self._graphs.run(rows, x, positions, is_causal=is_causal)
+        else:
+            view = self.cache.view(rows, x.shape[1], is_causal=is_causal)
+            hidden = self.model.backbone(x, positions, cache=view)
         if self._on_step:
             self._on_step(x.shape[1])
         return hidden

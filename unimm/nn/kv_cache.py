@@ -56,7 +56,14 @@ class KVCache:
                 f"{longest} positions do not fit a cache of {self.max_length}: shorten the prompt, "
                 "ask for fewer pictures, or load the model with a larger max_seq_len"
             )
-        return CacheView(self, rows, num_new, longest, is_causal=is_causal)
+        return CacheView(
+            self, rows, self.lengths_of(rows), num_new=num_new, longest=longest, is_causal=is_causal
+        )
+
+    def lengths_of(self, rows: list[int]) -> Tensor:
+        """Where rows stand, ``(R,)`` int64 on the cache's device."""
+        lengths = torch.tensor([self.lengths[row] for row in rows])
+        return lengths.to(self.keys.device, non_blocking=True)
 
     def advance(self, rows: list[int], counts: list[int]) -> None:
         """Keep the first ``counts[i]`` of the positions just written to ``rows[i]``."""
@@ -82,20 +89,40 @@ class KVCache:
 
 
 class CacheView:
-    """One step's window on the cache: writes the new keys, reads all that each row may see."""
+    """One step's window on the cache: writes the new keys, reads all that each row may see.
+
+    Args:
+        cache: the whole of it.
+        rows: which rows, in the order of the step's batch.
+        lengths: ``(R,)`` where they stand. Only this tensor says so: a step that was recorded as a
+            CUDA graph is repeated at other lengths by writing into it.
+        num_new: positions of the block.
+        longest: how far any row reaches after the step, or more.
+        is_causal: whether the block's positions see each other causally or all.
+    """
 
     def __init__(
-        self, cache: KVCache, rows: list[int], num_new: int, longest: int, *, is_causal: bool
+        self,
+        cache: KVCache,
+        rows: list[int],
+        lengths: Tensor,
+        *,
+        num_new: int,
+        longest: int,
+        is_causal: bool,
     ) -> None:
         self.cache, self.longest = cache, longest
         device = cache.keys.device
-        lengths = torch.tensor([cache.lengths[row] for row in rows]).to(device, non_blocking=True)
         slots = torch.arange(longest, device=device)
         step = torch.arange(num_new, device=device)
-        self.rows = torch.tensor(rows).to(device, non_blocking=True)
         # Neighbouring rows, such as all of one guidance branch, are read without a copy.
         is_run = rows == list(range(rows[0], rows[0] + len(rows)))
         self.span = slice(rows[0], rows[0] + len(rows)) if is_run else None
+        self.rows = (
+            torch.arange(rows[0], rows[0] + len(rows), device=device)
+            if is_run
+            else torch.tensor(rows).to(device, non_blocking=True)
+        )
         self.write_at = lengths[:, None] + step  # (R, n)
         last_visible = self.write_at if is_causal else self.write_at[:, -1:].expand(-1, num_new)
         mask = slots[None, None] <= last_visible[:, :, None]  # (R, n, S)
