@@ -43,18 +43,51 @@ def bootstrap_rate(
     Raises:
         ValueError: no unit has an item.
     """
+    rates, value, totals = _resample(right, total, num_draws, np.random.default_rng(seed))
+    return _rate(rates, value, int(totals.sum()), len(totals))
+
+
+def bootstrap_mean(
+    groups: Sequence[tuple[Sequence[float], Sequence[float]]],
+    *,
+    num_draws: int = 2000,
+    seed: int = 0,
+) -> Rate:
+    """Mean of the shares of several groups (tasks), each weighing the same; drawn group by group.
+
+    Args:
+        groups: ``right`` and ``total`` of each, see ``bootstrap_rate``.
+        num_draws: bootstrap samples.
+        seed: of the resampling.
+
+    Raises:
+        ValueError: there is no group, or one has no item.
+    """
+    if not groups:
+        raise ValueError("there is nothing to rate: no group")
+    rng = np.random.default_rng(seed)
+    drawn = [_resample(right, total, num_draws, rng) for right, total in groups]
+    return _rate(
+        np.mean([rates for rates, *_ in drawn], axis=0),
+        float(np.mean([value for _, value, _ in drawn])),
+        int(sum(totals.sum() for *_, totals in drawn)),
+        sum(len(totals) for *_, totals in drawn),
+    )
+
+
+def _resample(
+    right: Sequence[float], total: Sequence[float], num_draws: int, rng: np.random.Generator
+) -> tuple[np.ndarray, float, np.ndarray]:
+    """Shares of bootstrap samples ``(num_draws,)``, the share itself, and the units' totals."""
     counts, totals = np.asarray(right, float), np.asarray(total, float)
     counts, totals = counts[totals > 0], totals[totals > 0]
     if not len(totals):
         raise ValueError("there is nothing to rate: every unit is empty")
-    rng = np.random.default_rng(seed)
     index = rng.integers(len(totals), size=(num_draws, len(totals)))
     rates = counts[index].sum(1) / totals[index].sum(1)
+    return rates, float(counts.sum() / totals.sum()), totals
+
+
+def _rate(rates: np.ndarray, value: float, total: int, units: int) -> Rate:
     low, high = np.quantile(rates, [0.025, 0.975])
-    return Rate(
-        value=float(counts.sum() / totals.sum()),
-        low=float(low),
-        high=float(high),
-        total=int(totals.sum()),
-        units=len(totals),
-    )
+    return Rate(value=value, low=float(low), high=float(high), total=total, units=units)

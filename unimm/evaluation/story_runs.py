@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from unimm.data.world.render import Renderer
 from unimm.evaluation.intervals import Rate
+from unimm.evaluation.pictures import describe_pictures, render_pictures
 from unimm.evaluation.stories import (
     PageScore,
     by_distance,
@@ -49,36 +49,14 @@ def render_tasks(
         view: what happens to the pixels ``(P, 3, S, S)`` in [-1, 1] then, such as an image
             tokenizer's encoding and decoding.
     """
-    stories: list[Pictures] = []
-    for task in tasks:
-        pixels = renderer.render(task.scenes, size=size, only_rgb=True).rgb.float() / 127.5 - 1
-        pixels = pixels if view is None else view(pixels)
-        levels = ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        arrays = levels.permute(0, 2, 3, 1).cpu().numpy()
-        stories.append([Image.fromarray(array) for array in arrays])
-    return stories
+    return [list(render_pictures(x.scenes, renderer, size=size, view=view)) for x in tasks]
 
 
-def look_at(
-    detector: Detector, stories: Sequence[Pictures], *, batch_size: int = 256
-) -> list[list[Sighting | None]]:
+def look_at(detector: Detector, stories: Sequence[Pictures]) -> list[list[Sighting | None]]:
     """Let the detector describe every picture; None stays None."""
-    device = next(detector.parameters()).device
-    places = [
-        (story, page)
-        for story, pictures in enumerate(stories)
-        for page, picture in enumerate(pictures)
-        if picture is not None
-    ]
-    sightings: list[list[Sighting | None]] = [[None] * len(pictures) for pictures in stories]
-    for start in range(0, len(places), batch_size):
-        chunk = places[start : start + batch_size]
-        arrays = [np.asarray(stories[story][page]) for story, page in chunk]
-        pixels = torch.from_numpy(np.stack(arrays)).to(device).permute(0, 3, 1, 2)
-        described = detector.describe(pixels.float() / 127.5 - 1)
-        for (story, page), sighting in zip(chunk, described, strict=True):
-            sightings[story][page] = sighting
-    return sightings
+    drawn = [x for pictures in stories for x in pictures if x is not None]
+    described = iter(describe_pictures(detector, drawn))
+    return [[None if x is None else next(described) for x in pictures] for pictures in stories]
 
 
 @dataclass(frozen=True, kw_only=True)
