@@ -52,6 +52,7 @@ format: .venv/.dev
 
 docs: .venv/.core
 	$(PYTHON) docs/render_tables.py
+	$(PYTHON) docs/render_file_map.py
 
 bench: .venv/.core
 	$(PYTHON) eval/benchmark_world.py

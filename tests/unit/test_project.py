@@ -13,7 +13,6 @@ ROOT = Path(__file__).parents[2]
 STAGES = ("tokenizers", "train", "eval")
 CONFIGS = sorted(path for stage in STAGES for path in (ROOT / stage).glob("configs/**/*.yaml"))
 SCRIPTS = sorted(path for stage in STAGES for path in (ROOT / stage).glob("*.py"))
-MAP = re.compile(r"^#+ .*file map.*?\n```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL | re.IGNORECASE)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -52,34 +51,15 @@ def test_importing_the_package_loads_nothing_heavy():
 
 
 def test_file_map_of_the_readme_is_true():
-    block = MAP.search((ROOT / "README.md").read_text(encoding="utf-8"))
-    if block is None:
-        pytest.skip("README has no file map yet")
-    named = mapped_paths(block[1])
-    missing = [path for path in named if not (ROOT / path).exists()]
-    assert not missing, f"the file map names what is not there: {missing}"
-    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "unimm").rglob("*.py")}
-    unnamed = sorted(x for x in modules - set(named) if not x.endswith("__init__.py"))
-    assert not unnamed, f"the file map lacks: {unnamed}"
+    """``make docs`` writes it from the docstrings."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    with_file_map = runpy.run_path(str(ROOT / "docs/render_file_map.py"))["with_file_map"]
+    assert "## File map" in text
+    assert with_file_map(text, ROOT) == text, "the file map is old: run 'make docs'"
 
 
-def mapped_paths(text):
-    """Read ``path  what it is for`` lines; an indented path lies in the folder above it."""
-    folders: list[tuple[int, str]] = []
-    paths = []
-    for line in filter(str.strip, text.splitlines()):
-        indent, name = len(line) - len(line.lstrip()), line.split()[0]
-        while folders and folders[-1][0] >= indent:
-            folders.pop()
-        path = (folders[-1][1] if folders else "") + name
-        paths.append(path)
-        if name.endswith("/"):
-            folders.append((indent, path))
-    return paths
-
-
-def test_mapped_paths_follow_indentation():
-    text = "unimm/  the library\n  nn/  layers\n    rope.py  x\n  model.py  y\ntrain/run.py  z\n"
-    assert mapped_paths(text) == [
-        *("unimm/", "unimm/nn/", "unimm/nn/rope.py", "unimm/model.py", "train/run.py"),
-    ]
+def test_file_map_asks_for_a_docstring(tmp_path):
+    first_line = runpy.run_path(str(ROOT / "docs/render_file_map.py"))["first_line"]
+    (tmp_path / "silent.py").write_text("x = 1\n")
+    with pytest.raises(ValueError, match=r"silent\.py needs a docstring"):
+        first_line(tmp_path / "silent.py")

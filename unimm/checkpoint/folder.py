@@ -61,10 +61,10 @@ class SamplerDefaults:
         default_factory=lambda: SamplingConfig(temperature=0.9, top_p=0.95)
     )
     first_page: SamplingConfig = field(
-        default_factory=lambda: SamplingConfig(temperature=0.8, top_k=100, guidance_scale=1.5)
+        default_factory=lambda: SamplingConfig(temperature=0.9, top_k=100, guidance_scale=2.0)
     )
     later_pages: SamplingConfig = field(
-        default_factory=lambda: SamplingConfig(temperature=0.8, top_k=100, guidance_scale=2.0)
+        default_factory=lambda: SamplingConfig(temperature=0.9, top_k=100, guidance_scale=2.0)
     )
 
 

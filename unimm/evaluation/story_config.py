@@ -19,10 +19,10 @@ class StorySampling:
 
     name: str = "default"
     first_page: SamplingConfig = field(
-        default_factory=lambda: SamplingConfig(temperature=0.8, top_k=100, guidance_scale=1.5)
+        default_factory=lambda: SamplingConfig(temperature=0.9, top_k=100, guidance_scale=2.0)
     )
     later_pages: SamplingConfig = field(
-        default_factory=lambda: SamplingConfig(temperature=0.8, top_k=100, guidance_scale=2.0)
+        default_factory=lambda: SamplingConfig(temperature=0.9, top_k=100, guidance_scale=2.0)
     )
 
 
