@@ -17,7 +17,9 @@ python tokenizers/encode_shards.py tokenizers/configs/shards_storyworld.yaml $T 
 python train/pretrain.py train/configs/storyworld.yaml $T --run-dir "$R/storyworld" \
   --text-tokenizer "$R/text_tokenizer" --data.train "$R/shards/train" \
   --data.validation "$R/shards/validation" --data.heldout "$R/shards/heldout"
-python eval/train_detector.py eval/configs/detector.yaml --output "$R/detector" \
-  --image-tokenizer "$R/image_storyworld/image_tokenizer"
+python eval/train_detector.py eval/configs/detector.yaml --output "$R/detector" $T
+python eval/calibrate_detector.py --detector "$R/detector" $T --ledger "$R/results"
 python eval/score_stories.py eval/configs/stories.yaml --model "$R/storyworld/model" \
-  --detector "$R/detector" --output "$R/story_scores"
+  --detector "$R/detector" --output "$R/story_scores" --ledger "$R/results"
+python eval/score_images.py eval/configs/images.yaml --model "$R/storyworld/model" \
+  --detector "$R/detector" --output "$R/worldeval" --ledger "$R/results"
