@@ -35,19 +35,21 @@ def kernel_distance(
         generated: ``(M, D)`` features of generated ones.
         generator: on the CPU; draws the subsets.
         num_subsets: how many values are averaged.
-        subset_size: n; at most the smaller set is taken.
+        subset_size: n; half of the smaller set where that is less, since subsets that hold all
+            pictures are all the same and their spread would say nothing.
 
     Returns:
         Mean and standard deviation; both sets from one source give a mean near 0, also below it.
 
     Raises:
-        ValueError: fewer than ten pictures, or features that do not fit each other.
+        ValueError: fewer than twenty pictures, or features that do not fit each other.
     """
     real, generated = check_features(real, generated)
-    size = min(subset_size, len(real), len(generated))
+    fewest = min(len(real), len(generated))
+    size = min(subset_size, fewest // 2)
     if size < _FEWEST:
         raise ValueError(
-            f"{size} pictures say nothing about a distribution; give {_FEWEST} at least"
+            f"{fewest} pictures say nothing about a distribution; give {2 * _FEWEST} at least"
         )
     values = []
     for _ in range(num_subsets):

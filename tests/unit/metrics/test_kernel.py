@@ -34,8 +34,10 @@ def test_one_source_gives_zero_within_its_error_and_another_does_not() -> None:
     other = kernel_distance(x, y + 0.5, generator=seeded(), subset_size=200)
     assert other.mean > 5 * other.std
     assert kernel_distance(x, y, generator=seeded(), subset_size=200) == same
+    # Subsets of all pictures would be equal and have no spread.
+    assert kernel_distance(x, y, generator=seeded(), subset_size=1000).std > 0
 
 
 def test_too_few_pictures_are_refused() -> None:
-    with pytest.raises(ValueError, match="4 pictures say nothing"):
-        kernel_distance(torch.randn(50, 3), torch.randn(4, 3), generator=seeded())
+    with pytest.raises(ValueError, match="19 pictures say nothing"):
+        kernel_distance(torch.randn(50, 3), torch.randn(19, 3), generator=seeded())
