@@ -16,14 +16,14 @@ from functools import cache
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import grid_sample, interpolate
+from torch.nn.functional import interpolate
 
 from unimm.data.world.art import NUM_KEYPOINTS, SOLID
 from unimm.data.world.atlas import Atlas
 from unimm.data.world.backdrops import NUM_VARIANTS, backdrop
 from unimm.data.world.packing import PackedScenes, pack_scenes
 from unimm.data.world.scene import BACKGROUNDS, Scene
-from unimm.data.world.windows import Figures, Step
+from unimm.data.world.windows import Figures, Step, cut_sprites
 
 __all__ = ["FAR", "PackedScenes", "Render", "Renderer", "pack_scenes"]
 
@@ -59,7 +59,7 @@ class Render:
 
 
 @cache
-def _backdrops(size: int) -> Tensor:
+def backdrops(size: int) -> Tensor:
     """All backdrops at one size: ``(6 * NUM_VARIANTS, 3, size, size)`` uint8."""
     masters = [backdrop(name, v) for name in BACKGROUNDS for v in range(NUM_VARIANTS)]
     pixels = torch.from_numpy(np.stack(masters)).permute(0, 3, 1, 2).float().contiguous()
@@ -80,7 +80,7 @@ class Renderer:
 
     def _backdrop(self, packed: PackedScenes, size: int) -> Tensor:
         if size not in self._backdrops:
-            self._backdrops[size] = _backdrops(size).to(self.device)
+            self._backdrops[size] = backdrops(size).to(self.device)
         index = torch.from_numpy(packed.backdrop).to(self.device)
         return self._backdrops[size][index].float()  # (B, 3, S, S)
 
@@ -122,12 +122,7 @@ class Renderer:
     def _cut(self, step: Step) -> Tensor:
         """Sample sprites in their windows: ``(F, 4, W, W)`` in [0, 255], premultiplied."""
         sprites = self._atlas.levels[step.level][step.slot].float()
-        place, side = step.transform, step.side
-        along = torch.arange(side, device=self.device, dtype=torch.float32)
-        x = (place[:, 0:1] * along + place[:, 1:2])[:, None, :].expand(-1, side, -1)
-        y = (place[:, 2:3] * along + place[:, 3:4])[:, :, None].expand(-1, -1, side)
-        grid = torch.stack([x, y], -1)  # (F, W, W, 2)
-        return grid_sample(sprites, grid, align_corners=False, padding_mode="zeros")
+        return cut_sprites(sprites, step.transform, step.side)
 
     def _paste(self, canvas: Tensor, cut: Tensor, step: Step) -> None:
         keep = 1 - cut[:, 3:] / 255

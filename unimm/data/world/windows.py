@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import grid_sample
 
 from unimm.data.world.art import CANVAS, FOOT, UNIT
 from unimm.data.world.atlas import NUM_LEVELS, Atlas
@@ -115,6 +116,24 @@ class Figures:
             parts = (slot[rows], number[rows], transform[rows], corner[rows])
             steps.append(Step(level, side, rows, *parts, self.corner[rows].tolist()))
         return steps
+
+
+def cut_sprites(sprites: Tensor, transform: Tensor, side: int) -> Tensor:
+    """Sample sprites in their windows.
+
+    Args:
+        sprites: ``(F, C, s, s)`` float.
+        transform: ``(F, 4)``, see ``Figures``.
+        side: W.
+
+    Returns:
+        ``(F, C, W, W)``; 0 outside a sprite's canvas.
+    """
+    along = torch.arange(side, device=sprites.device, dtype=torch.float32)
+    x = (transform[:, 0:1] * along + transform[:, 1:2])[:, None, :].expand(-1, side, -1)
+    y = (transform[:, 2:3] * along + transform[:, 3:4])[:, :, None].expand(-1, -1, side)
+    grid = torch.stack([x, y], -1)  # (F, W, W, 2)
+    return grid_sample(sprites, grid, align_corners=False, padding_mode="zeros")
 
 
 def _in_picture(

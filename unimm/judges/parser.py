@@ -1,0 +1,275 @@
+"""The parser: what a picture shows, found by drawing it again, without any learned weight.
+
+It knows the world's backdrops and sprites. It picks the backdrop, then, from the front to the back,
+the look, place and size that redraw what is not backdrop, and takes each figure off the picture.
+What is left over says whether it may be believed: a picture that its answer does not redraw is
+refused. So it audits the detector, which can be fooled by pixels chosen against it.
+
+Shapes: B pictures, S side of a picture, F figures.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from unimm.data.world.art import UNIT
+from unimm.data.world.atlas import Atlas
+from unimm.data.world.render import Renderer, backdrops
+from unimm.data.world.scene import STYLES
+from unimm.judges.parser_fit import Candidates, Fit, Views, fit, sprite_windows
+from unimm.judges.parser_scene import Found, redraw, sighting_of
+from unimm.judges.parser_search import NEAR, WIDE, Grid, find_anchors, propose
+from unimm.judges.parser_templates import Templates, all_looks
+from unimm.judges.sightings import Sighting
+
+SIZES = (64, 128)
+_SHAPES = [(size, size) for size in SIZES]
+_DOUBTFUL = 4  # times as much may be wrong of a figure whose feet are hidden
+_LARGE = 40  # pixels of a figure's height
+_LEAST_SEEN = 0.1  # of a figure
+_CLEAR = 0.3  # least share of what lies under a figure's pixel that tells its colour
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParserConfig:
+    """What counts as explained; the defaults are for clean renders.
+
+    Attributes:
+        styles: arts that are looked for.
+        threshold: difference to the backdrop from which a pixel is foreground, of a range of 1.
+        tolerance: error of a pixel from which it is not explained.
+        most_wrong: share of a figure's pixels that may be unexplained.
+        most_residual: share of the picture's pixels that may be, before it is refused.
+        max_figures: of one picture.
+        num_looks: looks fitted at each anchor, roughly.
+        num_finalists: of those, how many are fitted at full size.
+    """
+
+    styles: tuple[str, ...] = STYLES
+    threshold: float = 0.016
+    tolerance: float = 0.06
+    most_wrong: float = 0.1
+    most_residual: float = 0.02
+    max_figures: int = 9
+    num_looks: int = 16
+    num_finalists: int = 4
+
+
+class Parsing(NamedTuple):
+    """The parser's answer for one picture.
+
+    Attributes:
+        sighting: background and figures, as the detector gives them.
+        residual: share of pixels that the answer, drawn again, gets wrong.
+        is_explained: whether that is little enough to believe it.
+    """
+
+    sighting: Sighting
+    residual: float
+    is_explained: bool
+
+
+class Parser:
+    """The analytic judge of clean pictures of the world.
+
+    Composing all looks takes some seconds a style, once.
+
+    Args:
+        config: thresholds.
+        device: where pictures are parsed.
+    """
+
+    def __init__(
+        self, config: ParserConfig | None = None, *, device: torch.device | str = "cpu"
+    ) -> None:
+        self.config = config or ParserConfig()
+        self.device = torch.device(device)
+        self._atlas = Atlas(self.device)
+        self._renderer = Renderer(device=device)
+        self._templates = Templates(all_looks(self.config.styles), self._atlas)
+        self._backdrops: dict[int, Tensor] = {}
+
+    @torch.no_grad()
+    def parse(self, pixels: Tensor, *, batch_size: int = 64) -> list[Parsing]:
+        """Explain pictures.
+
+        Args:
+            pixels: ``(B, 3, S, S)`` float in [-1, 1], S one of ``SIZES``.
+            batch_size: pictures at once.
+
+        Raises:
+            ValueError: pixels of another shape, type or range.
+        """
+        _check_pixels(pixels)
+        return [
+            parsing
+            for part in pixels.split(batch_size)
+            for parsing in self._parse(((part.to(self.device) + 1) / 2).float().clamp(0, 1))
+        ]
+
+    def _parse(self, pictures: Tensor) -> list[Parsing]:
+        backdrop = self._pick_backdrop(pictures)  # (B,)
+        ground = self._all_backdrops(pictures.shape[-1])[backdrop]
+        views = Views(pictures.clone(), ground, torch.ones_like(pictures[:, :1]))
+        found: list[list[Found]] = [[] for _ in pictures]
+        is_open = torch.ones(len(pictures), dtype=torch.bool, device=self.device)
+        for _ in range(self.config.max_figures):
+            picture, point = find_anchors(views, threshold=self.config.threshold)
+            keep = is_open[picture]
+            picture, point = picture[keep], point[keep]
+            if not len(picture):
+                break
+            taken = self._explain(picture, point, views, NEAR, self.config.most_wrong)
+            is_stuck = is_open.clone()
+            is_stuck[taken.picture] = False
+            retry = is_stuck[picture]
+            if retry.any():  # hidden feet, or what is no figure
+                most_wrong = _DOUBTFUL * self.config.most_wrong
+                late = self._explain(picture[retry], point[retry], views, WIDE, most_wrong)
+                taken = Candidates.join([taken, late])
+            is_open = torch.zeros_like(is_open)
+            is_open[taken.picture] = True
+            self._take_off(taken, views)
+            for b, look, place in zip(
+                taken.picture.tolist(), taken.look.tolist(), taken.place.tolist(), strict=True
+            ):
+                found[b].append(Found(self._templates.figures[look], *place))
+        return self._answer(pictures, backdrop, found)
+
+    def _pick_backdrop(self, pictures: Tensor) -> Tensor:
+        """The backdrop that most pixels agree with; ``(B,)`` int64."""
+        every = self._all_backdrops(pictures.shape[-1])
+        small, smaller = avg_pool2d(pictures, 4), avg_pool2d(every, 4)
+        rough = torch.stack([_agreement(small, one[None], 0.03) for one in smaller], 1)
+        few = rough.topk(4, dim=1).indices  # (B, 4)
+        exact = torch.stack([_agreement(pictures, every[k], 0.012) for k in few.T], 1)
+        return few.gather(1, exact.argmax(1, keepdim=True))[:, 0]
+
+    def _all_backdrops(self, size: int) -> Tensor:
+        if size not in self._backdrops:
+            self._backdrops[size] = backdrops(size).to(self.device).float() / 255
+        return self._backdrops[size]
+
+    def _explain(
+        self, picture: Tensor, point: Tensor, views: Views, grid: Grid, most_wrong: float
+    ) -> Candidates:
+        """The figures that stand at anchors, as far as they explain what they cover."""
+        num, last = self.config.num_looks, self.config.num_finalists
+        all_of = propose(picture, point, views, self._templates, grid=grid, num_looks=num)
+        rough, scores = self._fit_rough(all_of, views)
+        best = scores.score.view(-1, num).topk(last, dim=1).indices
+        best = (best + num * torch.arange(len(best), device=best.device)[:, None]).flatten()
+        finalists, scores = self._fit(rough[best], views, num_steps=6)
+        first = scores.score.view(-1, last).argmax(1)
+        first = first + last * torch.arange(len(first), device=first.device)
+        scores = Fit(*(x[first] for x in vars(scores).values()))
+        return _unrivalled(finalists[first], scores, most_wrong)
+
+    def _fit_rough(self, candidates: Candidates, views: Views) -> tuple[Candidates, Fit]:
+        """Fit large figures at half size: it is faster, and they are found from farther away."""
+        half = Views(*(avg_pool2d(x, 2) for x in (views.under, views.ground, views.weight)))
+        is_large = candidates.place[:, 2] * UNIT > _LARGE
+        place = candidates.place.clone()
+        table = place.new_zeros(len(place), 3)
+        for rows, factor, seen in ((is_large, 0.5, half), (~is_large, 1.0, views)):
+            moved, scores = self._fit(_scaled(candidates[rows], factor), seen, num_steps=5)
+            place[rows] = _scaled(moved, 1 / factor).place
+            table[rows] = torch.stack(list(vars(scores).values()), 1)
+            table[rows, 0] /= factor**2  # four pixels are one at half size
+        return Candidates(candidates.picture, candidates.look, place), Fit(*table.unbind(1))
+
+    def _fit(self, candidates: Candidates, views: Views, *, num_steps: int):
+        slots = self._templates.slots[candidates.look]
+        tolerance = self.config.tolerance
+        return fit(candidates, slots, views, self._atlas, num_steps=num_steps, tolerance=tolerance)
+
+    def _take_off(self, taken: Candidates, views: Views) -> None:
+        """Take figures off the pictures: what they hide stays unknown, in place."""
+        size = views.under.shape[-1]
+        for rows, corner, cut in sprite_windows(
+            taken.place, self._templates.slots[taken.look], self._atlas, size
+        ):
+            for f, (left, top) in enumerate(corner.tolist()):
+                b, side = int(taken.picture[rows[f]]), cut.shape[-1]
+                window = (b, slice(None), slice(top, top + side), slice(left, left + side))
+                under, ground = views.under[window], views.ground[window]
+                keep = 1 - cut[f, 3:]
+                drawn = cut[f, :3] + keep * ground
+                below = ((under - cut[f, :3]) / keep.clamp(min=_CLEAR)).clamp(0, 1)
+                is_clear = keep > _CLEAR
+                # What it does not explain belongs to a figure before it.
+                is_before = (under - drawn).abs().amax(0) > self.config.tolerance
+                is_before = is_before & (keep < 0.5)
+                views.under[window] = torch.where(
+                    is_before, under, torch.where(is_clear, below, ground)
+                )
+                views.weight[window] *= torch.where(is_before, 1.0, keep.square() * is_clear)
+                views.ground[window] = torch.where(is_before, drawn, ground)
+
+    def _answer(
+        self, pictures: Tensor, backdrop: Tensor, found: list[list[Found]]
+    ) -> list[Parsing]:
+        """Draw what was found again, compare, and say it in words."""
+        numbers = backdrop.tolist()
+        render = redraw(numbers, found, self._renderer, pictures.shape[-1])
+        differs = (render.rgb / 255 - pictures).abs().amax(1) > self.config.tolerance
+        residual = differs.float().mean((1, 2)).tolist()
+        return [
+            Parsing(
+                sighting_of(numbers[b], found[b], render.boxes[b], pictures.shape[-1]),
+                residual[b],
+                residual[b] <= self.config.most_residual,
+            )
+            for b in range(len(pictures))
+        ]
+
+
+def _agreement(pictures: Tensor, ground: Tensor, tolerance: float) -> Tensor:
+    """Share of pixels that a backdrop explains; ``(B,)``."""
+    return ((pictures - ground).abs().amax(1) <= tolerance).float().mean((1, 2))
+
+
+def _scaled(candidates: Candidates, factor: float) -> Candidates:
+    """The same places in pictures of another size."""
+    scale = candidates.place.new_tensor([factor, factor, factor, 1])
+    return Candidates(candidates.picture, candidates.look, candidates.place * scale)
+
+
+def _unrivalled(found: Candidates, scores: Fit, most_wrong: float) -> Candidates:
+    """Those that explain what they cover and do not stand where a better one of them stands."""
+    order = scores.wrong.argsort().tolist()
+    picture, place = found.picture.tolist(), found.place.tolist()
+    wrong = scores.wrong.tolist()
+    seen = scores.seen.tolist()
+    kept: list[int] = []
+    for k in order:
+        if wrong[k] > most_wrong or seen[k] < _LEAST_SEEN:
+            continue
+        rivals = [j for j in kept if picture[j] == picture[k]]
+        if all(_apart(place[j], place[k]) for j in rivals):
+            kept.append(k)
+    return found[torch.tensor(kept, dtype=torch.long, device=found.picture.device)]
+
+
+def _apart(first: Sequence[float], second: Sequence[float]) -> bool:
+    """Whether two figures surely do not cover each other: else one waits for the next turn."""
+    reach = 0.5 * UNIT * (first[2] + second[2])
+    return abs(first[0] - second[0]) > reach or abs(first[1] - second[1]) > 1.4 * reach
+
+
+def _check_pixels(pixels: Tensor) -> None:
+    if pixels.ndim != 4 or pixels.shape[1] != 3 or tuple(pixels.shape[2:]) not in _SHAPES:
+        raise ValueError(
+            f"pixels are {tuple(pixels.shape)}; the parser reads (B, 3, S, S) with S of {SIZES}"
+        )
+    if not pixels.is_floating_point():
+        raise ValueError(f"pixels are {pixels.dtype}; give floats in [-1, 1] (uint8 / 127.5 - 1)")
+    if pixels.numel() and float(pixels.abs().amax()) > 1.01:
+        raise ValueError(
+            f"pixels reach {float(pixels.abs().amax()):g}, but must lie in [-1, 1]; "
+            "uint8 / 127.5 - 1 gives that range"
+        )
