@@ -1,4 +1,4 @@
-"""The answers a question allows, and how a judge's words are read: strictly, or not at all.
+"""The answers a query allows, and how a judge's words are read: strictly, or not at all.
 
 A verdict counts only where it stands alone at the end. Guessing at prose ("the shape is correct,
 but ...") would turn a judge's doubt into a score; what cannot be read is asked again, then counted.
@@ -11,7 +11,7 @@ Answer = str | int
 
 
 class UnreadableAnswer(ValueError):
-    """The judge's words hold no answer that the question allows."""
+    """The judge's words hold no answer that the query allows."""
 
 
 # What may stand before a verdict in its own sentence: "Therefore, the image is", "Final answer:".

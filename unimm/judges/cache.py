@@ -1,6 +1,6 @@
-"""Replies of judges on disk, so that a run that was stopped goes on and no question is paid twice.
+"""Replies of judges on disk: a run that was stopped goes on, and no query is paid twice.
 
-One JSON line a reply: ``judge``, ``question`` (its key), ``name``, ``text``. A cache is also a
+One JSON line a reply: ``judge``, ``query`` (its key), ``name``, ``text``. A cache is also a
 recording: ``unimm.judges.replay`` answers from it.
 """
 
@@ -9,7 +9,7 @@ import os
 import threading
 from pathlib import Path
 
-from unimm.judges.question import Question
+from unimm.judges.query import Query
 
 _START = b'{"judge": '
 
@@ -22,7 +22,7 @@ class ReplyCache:
 
     Raises:
         ValueError: a line is not what this class writes. Half a line, which a killed run leaves, is
-            skipped and counted in ``num_torn``: its question is asked again.
+            skipped and counted in ``num_torn``: its query is asked again.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -31,13 +31,13 @@ class ReplyCache:
         self._texts, self._is_torn, self.num_torn = _read(self.path)
 
     def get(self, judge: str, key: str) -> str | None:
-        """The judge's words to a question, if it was asked before."""
+        """The judge's words to a query, if it was asked before."""
         with self._lock:
             return self._texts.get((judge, key))
 
-    def put(self, judge: str, question: Question, key: str, text: str) -> None:
+    def put(self, judge: str, query: Query, key: str, text: str) -> None:
         """Keep a reply: it is on disk when this returns."""
-        entry = {"judge": judge, "question": key, "name": question.name, "text": text}
+        entry = {"judge": judge, "query": key, "name": query.name, "text": text}
         with self._lock:
             self._texts[judge, key] = text
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ class ReplyCache:
 
 
 def _read(path: Path) -> tuple[dict[tuple[str, str], str], bool, int]:
-    """Replies by judge and question, whether the last line is unfinished, how many halves lie."""
+    """Replies by judge and query, whether the last line is unfinished, how many halves lie."""
     if not path.is_file():
         return {}, False, 0
     lines = path.read_bytes().split(b"\n")
@@ -71,7 +71,7 @@ def _read(path: Path) -> tuple[dict[tuple[str, str], str], bool, int]:
             continue
         try:
             entry = json.loads(line)
-            texts[entry["judge"], entry["question"]] = str(entry["text"])
+            texts[entry["judge"], entry["query"]] = str(entry["text"])
         except (ValueError, KeyError, TypeError) as error:
             if line[: len(_START)] != _START[: len(line)]:
                 raise ValueError(

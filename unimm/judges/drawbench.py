@@ -7,7 +7,7 @@ stands in every summary.
 """
 
 from unimm.judges.answers import Choice
-from unimm.judges.question import Picture, Question
+from unimm.judges.query import Picture, Query
 
 CORRECT, INCORRECT = "correct", "incorrect"
 
@@ -36,18 +36,18 @@ colour or count.
 6. Think out loud in fewer than 50 words."""
 
 
-def faithfulness_question(
+def faithfulness_query(
     name: str, caption: str, picture: Picture, *, is_faithful: bool | None = None
-) -> Question:
+) -> Query:
     """Ask whether a picture is faithful to its caption.
 
     Args:
-        name: what to call the question.
+        name: what to call the query.
         caption: what the picture was drawn from.
         picture: the picture.
         is_faithful: the truth, where it is known.
     """
-    return Question(
+    return Query(
         name=name,
         instruction=INSTRUCTION,
         parts=(picture, f"Caption: {caption}"),

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from unimm.judges.answers import UnreadableAnswer
 from unimm.judges.cache import ReplyCache
 from unimm.judges.judge import Failure, JudgeConfig, Reply
-from unimm.judges.question import Question
+from unimm.judges.query import Query
 from unimm.judges.transport import CallError, post_json
 
 
@@ -29,7 +29,7 @@ class HttpJudgeConfig(JudgeConfig):
         temperature: of the judge's sampling; None leaves it to the server (some models refuse it).
         max_tokens: of a reply; one that is cut off is a failure, not a verdict.
         token_limit_name: what the server calls that limit.
-        concurrency: questions asked at once.
+        concurrency: queries asked at once.
         timeout: seconds of one call.
         num_retries: calls repeated after a passing failure.
         first_wait: seconds before the first repetition, then twice as long each time.
@@ -103,27 +103,27 @@ class HttpJudge:
 
     @property
     def concurrency(self) -> int:
-        """Questions asked at once."""
+        """Queries asked at once."""
         return self.config.concurrency
 
-    def ask(self, question: Question) -> Reply:
+    def ask(self, query: Query) -> Reply:
         """Answer from the cache, else from the server, reminding it of the form if need be.
 
         Raises:
             JudgeError: wrong key, wrong address.
             PictureError: a picture cannot be read.
         """
-        key = question.key()
+        key = query.key()
         recorded = self.cache.get(self.name, key)
         if recorded is not None:
             with contextlib.suppress(UnreadableAnswer):  # read by an older, laxer release
-                return Reply(answer=question.form.read(recorded), text=recorded, is_cached=True)
-        messages = question.messages()
+                return Reply(answer=query.form.read(recorded), text=recorded, is_cached=True)
+        messages = query.messages()
         failure, text = Failure("unreadable", ""), None
         for _ in range(self.config.num_reminders + 1):
             try:
                 text = self._complete(messages)
-                answer = question.form.read(text)
+                answer = query.form.read(text)
             except CallError as error:
                 return Reply(failure=Failure(error.kind, str(error)), text=text)
             except UnreadableAnswer as error:
@@ -131,10 +131,10 @@ class HttpJudge:
                 messages = [
                     *messages,
                     {"role": "assistant", "content": text},
-                    {"role": "user", "content": question.form.rule},
+                    {"role": "user", "content": query.form.rule},
                 ]
                 continue
-            self.cache.put(self.name, question, key, text)
+            self.cache.put(self.name, query, key, text)
             return Reply(answer=answer, text=text)
         return Reply(failure=failure, text=text)
 

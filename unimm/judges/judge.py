@@ -1,4 +1,4 @@
-"""What every judge is, and how many questions are put to it at once."""
+"""What every judge is, and how many queries are put to it at once."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol
 
 from unimm.judges.answers import Answer
-from unimm.judges.question import PictureError, Question
+from unimm.judges.query import PictureError, Query
 
 
 class JudgeError(RuntimeError):
-    """No question can be answered: wrong key, wrong address, nothing recorded. The run stops."""
+    """No query can be answered: wrong key, wrong address, nothing recorded. The run stops."""
 
 
 class Failure(NamedTuple):
-    """Why a question has no answer; ``kind`` is what is counted."""
+    """Why a query has no answer; ``kind`` is what is counted."""
 
     kind: str
     detail: str
@@ -22,10 +22,10 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What came back for one question: an answer or a failure, never both.
+    """What came back for one query: an answer or a failure, never both.
 
     Attributes:
-        answer: as the question's form read it.
+        answer: as the query's form read it.
         text: the judge's own words, if any came.
         failure: why there is no answer.
         is_cached: it was answered in an earlier run.
@@ -41,7 +41,7 @@ class Reply:
 
 
 class Judge(Protocol):
-    """Answers questions about pictures."""
+    """Answers queries about pictures."""
 
     @property
     def name(self) -> str:
@@ -50,14 +50,14 @@ class Judge(Protocol):
 
     @property
     def concurrency(self) -> int:
-        """Questions that it takes at once."""
+        """Queries that it takes at once."""
         ...
 
-    def ask(self, question: Question) -> Reply:
+    def ask(self, query: Query) -> Reply:
         """Answer, or say why not.
 
         Raises:
-            JudgeError: no question can be answered.
+            JudgeError: no query can be answered.
         """
         ...
 
@@ -74,18 +74,18 @@ class JudgeConfig:
 
 
 def ask_all(
-    judge: Judge, questions: Sequence[Question], *, stop_after_failures: int = 20
+    judge: Judge, queries: Sequence[Query], *, stop_after_failures: int = 20
 ) -> Iterator[tuple[int, Reply]]:
-    """Put many questions to a judge, several at once.
+    """Put many queries to a judge, several at once.
 
     Args:
         judge: who answers.
-        questions: in any number.
-        stop_after_failures: so many failed questions one after the other mean that the judge is
-            gone, not that a question is hard.
+        queries: in any number.
+        stop_after_failures: so many failed queries one after the other mean that the judge is
+            gone, not that a query is hard.
 
     Yields:
-        The question's index and its reply, in the order in which replies come in.
+        The query's index and its reply, in the order in which replies come in.
 
     Raises:
         JudgeError: the judge cannot answer. What it answered before is kept by its cache.
@@ -93,8 +93,7 @@ def ask_all(
     pool = ThreadPoolExecutor(max_workers=judge.concurrency)
     try:
         waiting = {
-            pool.submit(_ask_one, judge, question): index
-            for index, question in enumerate(questions)
+            pool.submit(_ask_one, judge, query): index for index, query in enumerate(queries)
         }
         num_failed = 0
         for future in as_completed(waiting):
@@ -103,7 +102,7 @@ def ask_all(
             num_failed = num_failed + 1 if is_gone else 0
             if num_failed >= stop_after_failures:
                 raise JudgeError(
-                    f"the last {num_failed} questions failed, the latest with {reply.failure}; "
+                    f"the last {num_failed} queries failed, the latest with {reply.failure}; "
                     "what was answered is kept: run again when the judge is back"
                 )
             yield waiting[future], reply
@@ -111,14 +110,14 @@ def ask_all(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-# Kinds of failures that say something of the judge and nothing of the question.
+# Kinds of failures that say something of the judge and nothing of the query.
 GONE = ("connection", "timeout", "rate limit", "server error")
 
 
-def _ask_one(judge: Judge, question: Question) -> Reply:
+def _ask_one(judge: Judge, query: Query) -> Reply:
     try:
-        return judge.ask(question)
+        return judge.ask(query)
     except JudgeError as error:
-        raise JudgeError(f"question {question.name}: {error}") from error
+        raise JudgeError(f"query {query.name}: {error}") from error
     except PictureError as error:
         return Reply(failure=Failure("picture", str(error)))

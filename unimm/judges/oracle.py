@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from unimm.judges.judge import JudgeConfig, JudgeError, Reply
-from unimm.judges.question import Question
+from unimm.judges.query import Query
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,17 +19,17 @@ class OracleConfig(JudgeConfig):
 
 
 class Oracle:
-    """Gives each question's ``truth``."""
+    """Gives each query's ``truth``."""
 
     name = "oracle"
     concurrency = 1
 
-    def ask(self, question: Question) -> Reply:
+    def ask(self, query: Query) -> Reply:
         """Answer with the truth.
 
         Raises:
-            JudgeError: the question has none.
+            JudgeError: the query has none.
         """
-        if question.truth is None:
-            raise JudgeError("the oracle needs the truth, and this question has none")
-        return Reply(answer=question.truth, text=str(question.truth))
+        if query.truth is None:
+            raise JudgeError("the oracle needs the truth, and this query has none")
+        return Reply(answer=query.truth, text=str(query.truth))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from unimm.judges.answers import Choice
 from unimm.judges.judge import Failure, Reply
-from unimm.judges.question import Picture, Question
+from unimm.judges.query import Picture, Query
 
 FIRST, SECOND, TIE = "first", "second", "tie"
 _SWAPPED = {FIRST: SECOND, SECOND: FIRST, TIE: TIE}
@@ -23,9 +23,9 @@ think out loud in fewer than 50 words. Then end your reply with one word, alone 
 'first', 'second', or 'tie' if both follow the caption equally well."""
 
 
-def preference_questions(
+def preference_queries(
     name: str, caption: str, ours: Picture, theirs: Picture, *, truth: str | None = None
-) -> tuple[Question, Question]:
+) -> tuple[Query, Query]:
     """Ask which picture follows the caption better, ours shown first and then second.
 
     Args:
@@ -37,7 +37,7 @@ def preference_questions(
     """
     orders = ((ours, theirs, truth), (theirs, ours, _SWAPPED[truth] if truth else None))
     pair = [
-        Question(
+        Query(
             name=f"{name} order {number}",
             instruction=INSTRUCTION,
             parts=(

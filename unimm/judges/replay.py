@@ -10,7 +10,7 @@ from typing import ClassVar
 from unimm.judges.answers import UnreadableAnswer
 from unimm.judges.cache import ReplyCache
 from unimm.judges.judge import Failure, JudgeConfig, JudgeError, Reply
-from unimm.judges.question import Question
+from unimm.judges.query import Query
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,21 +64,21 @@ class Replay:
         """The judge that was recorded, so that its results are not taken for new ones."""
         return f"replay of {self._judge}"
 
-    def ask(self, question: Question) -> Reply:
+    def ask(self, query: Query) -> Reply:
         """Repeat the recorded reply.
 
         Raises:
-            JudgeError: this question was never asked.
+            JudgeError: this query was never asked.
         """
-        key = question.key()
+        key = query.key()
         text = self._cache.get(self._judge, key)
         if text is None:
-            words = " / ".join(part for part in question.parts if isinstance(part, str))
+            words = " / ".join(part for part in query.parts if isinstance(part, str))
             raise JudgeError(
                 f"{self._file} holds no reply to {words[:120]!r} with these pictures "
                 f"(key {key[:12]}): the words, the pictures or the form have changed since"
             )
         try:
-            return Reply(answer=question.form.read(text), text=text, is_cached=True)
+            return Reply(answer=query.form.read(text), text=text, is_cached=True)
         except UnreadableAnswer as error:
             return Reply(failure=Failure("unreadable", str(error)), text=text, is_cached=True)

@@ -22,7 +22,7 @@ STOPPING = {
     402: "the account has no credit",
     403: "this key may not use this model",
     404: "no such address or model; 'base_url' ends before /chat/completions, often with /v1",
-    405: "this address takes no questions; 'base_url' ends before /chat/completions",
+    405: "this address takes no queries; 'base_url' ends before /chat/completions",
 }
 PASSING = (408, 409, 425, 429)
 
@@ -110,7 +110,7 @@ def _read(response: http.client.HTTPResponse, deadline: float, key: str) -> byte
 
 
 def _refused(error: urllib.error.HTTPError, deadline: float, key: str) -> CallError | JudgeError:
-    """Say what an HTTP status means for this question, and for the run."""
+    """Say what an HTTP status means for this query, and for the run."""
     try:
         # HTTPError wraps the response that the body is still to be read from.
         raw = _read(error.fp, deadline, key)  # pyright: ignore[reportArgumentType]

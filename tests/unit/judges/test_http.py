@@ -14,7 +14,7 @@ from PIL import Image
 from unimm.judges.answers import AnswerForm, Choice, Score
 from unimm.judges.http import HttpJudgeConfig
 from unimm.judges.judge import JudgeError, ask_all
-from unimm.judges.question import Question
+from unimm.judges.query import Query
 
 KEY = "sk-secret-7d3f"
 RED = Image.new("RGB", (8, 8), (200, 20, 20))
@@ -25,9 +25,9 @@ JSON = {"Content-Type": "application/json"}
 VERDICT = Choice(("correct", "incorrect"))
 
 
-def question(name="0", *, picture=RED, form: AnswerForm = VERDICT, text="a red square"):
+def query(name="0", *, picture=RED, form: AnswerForm = VERDICT, text="a red square"):
     parts = (picture, f"Caption: {text}")
-    return Question(name=name, instruction="Judge.", parts=parts, form=form)
+    return Query(name=name, instruction="Judge.", parts=parts, form=form)
 
 
 def judge_of(server, tmp_path, **options):
@@ -40,7 +40,7 @@ def test_what_is_sent(tmp_path, monkeypatch):
     monkeypatch.setenv("MY_KEY", f" {KEY}\n")
     with serving([completion("Correct")]) as server:
         judge = judge_of(server, tmp_path, api_key_env="MY_KEY", max_tokens=77)
-        assert judge.ask(question()).answer == "correct"
+        assert judge.ask(query()).answer == "correct"
     body = server.bodies[0]
     assert (body["model"], body["temperature"], body["max_tokens"]) == ("stub", 0.0, 77)
     assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
@@ -56,7 +56,7 @@ def test_what_is_sent(tmp_path, monkeypatch):
 def test_settings_of_models_with_other_names(tmp_path):
     with serving([completion("Correct")]) as server:
         options = {"temperature": None, "token_limit_name": "max_completion_tokens"}
-        judge_of(server, tmp_path, **options).ask(question())
+        judge_of(server, tmp_path, **options).ask(query())
     assert server.bodies[0]["max_completion_tokens"] == 300
     assert not {"temperature", "max_tokens", "Authorization"} & {*server.bodies[0]}
     assert "Authorization" not in server.headers[0]
@@ -65,7 +65,7 @@ def test_settings_of_models_with_other_names(tmp_path):
 def test_content_in_parts_is_joined(tmp_path):
     parts = [{"type": "text", "text": "Fine. "}, {"type": "text", "text": "Correct"}]
     with serving([completion(parts)]) as server:
-        assert judge_of(server, tmp_path).ask(question()).answer == "correct"
+        assert judge_of(server, tmp_path).ask(query()).answer == "correct"
 
 
 # What a server may send instead of a verdict -> the kind that is counted, how many calls it takes.
@@ -117,7 +117,7 @@ def test_a_malformed_reply_is_a_counted_failure(case, tmp_path):
     response, kind, num_calls = MALFORMED[case]
     with serving([response]) as server:
         judge = judge_of(server, tmp_path)
-        ((_, reply),) = ask_all(judge, [question()])
+        ((_, reply),) = ask_all(judge, [query()])
     assert reply.answer is None and reply.failure is not None
     assert reply.failure.kind == kind, reply.failure
     assert len(server.bodies) == num_calls
@@ -127,20 +127,20 @@ def test_a_malformed_reply_is_a_counted_failure(case, tmp_path):
 @pytest.mark.parametrize("case", [x for x, (_, _, calls) in MALFORMED.items() if calls > 1])
 def test_a_judge_that_recovers_is_heard(case, tmp_path):
     with serving([MALFORMED[case][0], completion("It fits. Correct")]) as server:
-        reply = judge_of(server, tmp_path).ask(question())
+        reply = judge_of(server, tmp_path).ask(query())
     assert (reply.answer, len(server.bodies)) == ("correct", 2)
 
 
 def test_a_score_out_of_range_is_a_counted_failure(tmp_path):
     with serving([completion("Lovely. [[11]]")]) as server:
-        reply = judge_of(server, tmp_path).ask(question(form=Score(0, 10)))
+        reply = judge_of(server, tmp_path).ask(query(form=Score(0, 10)))
     assert reply.failure is not None and reply.failure.kind == "unreadable"
     assert "11" in reply.failure.detail and reply.text == "Lovely. [[11]]"
 
 
 def test_a_judge_is_reminded_of_the_form(tmp_path):
     with serving([completion("Hard to say."), completion("incorrect")]) as server:
-        assert judge_of(server, tmp_path).ask(question()).answer == "incorrect"
+        assert judge_of(server, tmp_path).ask(query()).answer == "incorrect"
     assert server.bodies[1]["messages"][:2] == server.bodies[0]["messages"]
     said, reminder = server.bodies[1]["messages"][2:]
     assert said == {"role": "assistant", "content": "Hard to say."}
@@ -163,8 +163,8 @@ def test_what_no_retry_can_help_stops_the_run(response, remedy, tmp_path):
     with serving([response]) as server:
         judge = judge_of(server, tmp_path, concurrency=1)
         with pytest.raises(JudgeError, match=remedy):
-            list(ask_all(judge, [question(str(i), text=str(i)) for i in range(50)]))
-    assert len(server.bodies) < 5  # 50 questions are not 50 wrong calls
+            list(ask_all(judge, [query(str(i), text=str(i)) for i in range(50)]))
+    assert len(server.bodies) < 5  # 50 queries are not 50 wrong calls
 
 
 def test_a_redirect_never_carries_the_key_on(tmp_path, monkeypatch):
@@ -172,7 +172,7 @@ def test_a_redirect_never_carries_the_key_on(tmp_path, monkeypatch):
     with serving([completion("Correct")]) as other:
         moved = Response(status=302, headers={"Location": other.base_url + "/chat/completions"})
         with serving([moved]) as server, pytest.raises(JudgeError, match="points to"):
-            judge_of(server, tmp_path, api_key_env="MY_KEY").ask(question())
+            judge_of(server, tmp_path, api_key_env="MY_KEY").ask(query())
     assert other.headers == []
 
 
@@ -182,7 +182,7 @@ def test_retry_after_is_kept(is_date, tmp_path):
     wait = formatdate(time.time() + 2, usegmt=True) if is_date else "0.5"
     busy = Response(status=429, headers={"Retry-After": wait})
     with serving([busy, completion("Correct")]) as server:
-        assert judge_of(server, tmp_path).ask(question()).answer == "correct"
+        assert judge_of(server, tmp_path).ask(query()).answer == "correct"
     assert server.times[1] - server.times[0] >= (0.9 if is_date else 0.5)
 
 
@@ -197,22 +197,22 @@ def test_retry_after_holds_all_threads(tmp_path):
 
     with serving(answer) as server:
         judge = judge_of(server, tmp_path, concurrency=2)
-        questions = [question(str(i), text=str(i)) for i in range(6)]
-        assert all(reply.answer for _, reply in ask_all(judge, questions))
+        queries = [query(str(i), text=str(i)) for i in range(6)]
+        assert all(reply.answer for _, reply in ask_all(judge, queries))
     # One call may be under way when the server asks for silence; the rest keeps it.
     assert sum(time - server.times[0] < 0.55 for time in server.times) <= 3
 
 
 def test_a_server_that_asks_for_an_hour_is_not_waited_for(tmp_path):
     with serving([Response(status=503, headers={"Retry-After": "3600"})]) as server:
-        reply = judge_of(server, tmp_path).ask(question())
+        reply = judge_of(server, tmp_path).ask(query())
     assert reply.failure is not None and reply.failure.kind == "server error"
     assert len(server.bodies) == 1
 
 
 def test_waits_grow(tmp_path):
     with serving([Response(status=500)]) as server:
-        judge_of(server, tmp_path, first_wait=0.1, num_retries=3).ask(question())
+        judge_of(server, tmp_path, first_wait=0.1, num_retries=3).ask(query())
     gaps = [b - a for a, b in zip(server.times, server.times[1:], strict=False)]
     assert [low <= gap for low, gap in zip((0.05, 0.1, 0.2), gaps, strict=True)] == [True] * 3
 
@@ -223,7 +223,7 @@ def test_a_slow_server_times_out(slow, tmp_path):
     late = Response(body=completion("Correct").body, headers=JSON, **slow)
     with serving([late]) as server:
         start = time.monotonic()
-        reply = judge_of(server, tmp_path, timeout=0.3, num_retries=0).ask(question())
+        reply = judge_of(server, tmp_path, timeout=0.3, num_retries=0).ask(query())
     assert reply.failure is not None and reply.failure.kind == "timeout"
     assert time.monotonic() - start < 1.5
 
@@ -232,8 +232,8 @@ def test_no_server_at_all_stops_the_run(tmp_path):
     with serving([completion("Correct")]) as server:
         pass
     judge = judge_of(server, tmp_path, num_retries=0)
-    with pytest.raises(JudgeError, match="last 20 questions failed.*connection"):
-        list(ask_all(judge, [question(str(i)) for i in range(50)]))
+    with pytest.raises(JudgeError, match="last 20 queries failed.*connection"):
+        list(ask_all(judge, [query(str(i)) for i in range(50)]))
 
 
 def test_the_key_is_told_to_nobody(tmp_path, monkeypatch, caplog, capfd):
@@ -243,11 +243,11 @@ def test_the_key_is_told_to_nobody(tmp_path, monkeypatch, caplog, capfd):
     said = completion(f"Your key is {KEY}.\nCorrect")
     with serving([noise, said, echo]) as server:
         judge = judge_of(server, tmp_path, api_key_env="MY_KEY")
-        reply = judge.ask(question("1"))
+        reply = judge.ask(query("1"))
         with pytest.raises(JudgeError) as error:
-            list(ask_all(judge, [question("2", text="other")]))
+            list(ask_all(judge, [query("2", text="other")]))
     with serving([noise]) as server:
-        failed = judge_of(server, tmp_path, api_key_env="MY_KEY").ask(question("3", text="third"))
+        failed = judge_of(server, tmp_path, api_key_env="MY_KEY").ask(query("3", text="third"))
     told = [repr(reply), repr(failed), str(error.value), repr(judge.config), judge.name]
     told += [(tmp_path / "replies.jsonl").read_text(), caplog.text, *capfd.readouterr()]
     assert reply.answer == "correct" and "[key]" in told[0] and "[key]" in told[2]
@@ -258,23 +258,23 @@ def test_questions_are_asked_at_once_up_to_the_limit(tmp_path):
     slow = Response(body=completion("Correct").body, headers=JSON, delay=0.15)
     with serving([slow]) as server:
         judge = judge_of(server, tmp_path, concurrency=4)
-        questions = [question(str(i), text=str(i)) for i in range(12)]
-        replies = dict(ask_all(judge, questions))
+        queries = [query(str(i), text=str(i)) for i in range(12)]
+        replies = dict(ask_all(judge, queries))
     assert sorted(replies) == list(range(12)) and server.most_open == 4
 
 
 def test_replies_are_kept_and_a_stopped_run_goes_on(tmp_path):
-    questions = [question(str(i), text=str(i)) for i in range(6)]
+    queries = [query(str(i), text=str(i)) for i in range(6)]
     with serving([completion("Correct")] * 3 + [Response(status=401)]) as server:
         judge = judge_of(server, tmp_path, concurrency=1)
         with pytest.raises(JudgeError):
-            list(ask_all(judge, questions))
+            list(ask_all(judge, queries))
     url = judge.config.base_url
     with serving([completion("Incorrect")]) as server:
         # Another address is another judge: the stub comes back at a new port, so name the old one.
         again = judge_of(server, tmp_path)
         object.__setattr__(again.config, "base_url", url)
-        replies = [reply for _, reply in sorted(ask_all(again, questions))]
+        replies = [reply for _, reply in sorted(ask_all(again, queries))]
     assert [reply.answer for reply in replies] == ["correct"] * 3 + ["incorrect"] * 3
     assert [reply.is_cached for reply in replies] == [True] * 3 + [False] * 3
     assert len(server.bodies) == 3
@@ -291,11 +291,11 @@ def test_replies_are_kept_and_a_stopped_run_goes_on(tmp_path):
 def test_the_cache_goes_by_content(change, tmp_path):
     with serving([completion("Correct"), completion("Incorrect")]) as server:
         judge = judge_of(server, tmp_path)
-        assert judge.ask(question("1")).answer == "correct"
-        assert judge.ask(question("another name")).answer == "correct"  # the same content
+        assert judge.ask(query("1")).answer == "correct"
+        assert judge.ask(query("another name")).answer == "correct"  # the same content
         assert len(server.bodies) == 1
-        assert judge.ask(question("1", **change)).answer == "incorrect"
-        assert judge_of(server, tmp_path, model="other").ask(question("1")).is_cached is False
+        assert judge.ask(query("1", **change)).answer == "incorrect"
+        assert judge_of(server, tmp_path, model="other").ask(query("1")).is_cached is False
 
 
 def test_a_broken_picture_is_a_counted_failure(tmp_path):
@@ -303,7 +303,7 @@ def test_a_broken_picture_is_a_counted_failure(tmp_path):
     path.write_bytes(b"\x89PNG\r\n\x1a\n but no more")
     with serving([completion("Correct")]) as server:
         judge = judge_of(server, tmp_path)
-        replies = dict(ask_all(judge, [question("1", picture=path), question("2")]))
+        replies = dict(ask_all(judge, [query("1", picture=path), query("2")]))
     assert replies[0].failure is not None and replies[0].failure.kind == "picture"
     assert "broken.png" in replies[0].failure.detail
     assert replies[1].answer == "correct" and len(server.bodies) == 1
@@ -347,15 +347,15 @@ def test_what_a_killed_run_leaves_is_asked_again(tmp_path):
     path = tmp_path / "replies.jsonl"
     with serving([completion("Correct")]) as server:
         judge = judge_of(server, tmp_path)
-        judge.ask(question("1"))
-        judge.ask(question("2", text="second"))
+        judge.ask(query("1"))
+        judge.ask(query("2", text="second"))
         path.write_bytes(path.read_bytes()[:-40])
         again = judge_of(server, tmp_path)
         assert again.cache.num_torn == 1
-        assert again.ask(question("1")).is_cached
-        assert not again.ask(question("2", text="second")).is_cached
+        assert again.ask(query("1")).is_cached
+        assert not again.ask(query("2", text="second")).is_cached
         third = judge_of(server, tmp_path)
-        assert third.ask(question("2", text="second")).is_cached and third.cache.num_torn == 1
+        assert third.ask(query("2", text="second")).is_cached and third.cache.num_torn == 1
     whole = [line for line in path.read_text().splitlines() if line.endswith("}")]
     assert len([json.loads(line) for line in whole]) == 2
 

@@ -5,16 +5,16 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from unimm.judges.drawbench import INSTRUCTION, faithfulness_question
+from unimm.judges.drawbench import INSTRUCTION, faithfulness_query
 from unimm.judges.judge import Failure, Reply
 from unimm.judges.oracle import OracleConfig
-from unimm.judges.pairwise import pair_verdict, preference_questions
+from unimm.judges.pairwise import pair_verdict, preference_queries
 
 OURS, THEIRS = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
 
 
 def test_both_orders_show_the_same_pictures_swapped():
-    straight, swapped = preference_questions("7", "a red square", OURS, THEIRS)
+    straight, swapped = preference_queries("7", "a red square", OURS, THEIRS)
     pictures = [[x for x in q.parts if isinstance(x, Image.Image)] for q in (straight, swapped)]
     assert pictures == [[OURS, THEIRS], [THEIRS, OURS]]
     words = [[x for x in q.parts if isinstance(x, str)] for q in (straight, swapped)]
@@ -25,8 +25,8 @@ def test_both_orders_show_the_same_pictures_swapped():
 @pytest.mark.parametrize("truth", ["first", "second", "tie"])
 def test_the_oracle_wins_in_both_orders(truth):
     judge = OracleConfig().build()
-    pair = preference_questions("7", "a red square", OURS, THEIRS, truth=truth)
-    verdict = pair_verdict(*(judge.ask(question) for question in pair))
+    pair = preference_queries("7", "a red square", OURS, THEIRS, truth=truth)
+    verdict = pair_verdict(*(judge.ask(query) for query in pair))
     assert verdict.winner == truth and not verdict.is_contradiction
     places = 0 if truth == "tie" else 1  # a fair judge takes each place once
     assert (verdict.num_first, verdict.num_second) == (places, places)
@@ -61,7 +61,7 @@ def test_half_a_pair_is_a_failure(failed):
 
 
 def test_the_protocol_of_dalle3_is_asked_for():
-    question = faithfulness_question("1", "a blak swan", OURS)
-    assert question.parts == (OURS, "Caption: a blak swan")
+    query = faithfulness_query("1", "Rbefraigerator", OURS)
+    assert query.parts == (OURS, "Caption: Rbefraigerator")
     for promise in ("Misspelled", "Counts", "Do not nitpick", "fewer than 50 words", "must end"):
         assert promise in INSTRUCTION

@@ -1,4 +1,4 @@
-"""A question to a judge: an instruction, texts and pictures in their order, the allowed answers."""
+"""What a judge is asked: an instruction, texts and pictures in order, and the allowed answers."""
 
 import base64
 import hashlib
@@ -21,7 +21,7 @@ class PictureError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class Query:
     """What a judge is asked.
 
     Attributes:
