@@ -31,5 +31,8 @@ class Oracle:
             JudgeError: the query has none.
         """
         if query.truth is None:
-            raise JudgeError("the oracle needs the truth, and this query has none")
+            raise JudgeError(
+                "the oracle needs the truth, and this query has none; "
+                "let eval/score_images.py judge the pictures first"
+            )
         return Reply(answer=query.truth, text=str(query.truth))
