@@ -13,7 +13,7 @@ from PIL import Image
 from rich.progress import track
 
 from unimm.evaluation.picture_folder import Sample
-from unimm.evaluation.picture_judge import QuestionJudge, Verdict
+from unimm.evaluation.picture_judge import Verdict, judge_answers
 from unimm.evaluation.picture_requests import PictureRequest, hash_text
 from unimm.evaluation.picture_results import read_verdicts
 from unimm.judges import drawbench, yes_no
@@ -82,7 +82,7 @@ def question_judge(answerer: Judge, *, known: Known | None = None) -> AskingJudg
 
     def decide(requests: Sequence[PictureRequest], pictures: Pictures) -> list[Verdict]:
         queries: list[Query] = []
-        places: list[tuple[int, str]] = []
+        places: list[tuple[int, int]] = []
         for number, (request, picture) in enumerate(zip(requests, pictures, strict=True)):
             if not request.questions:
                 raise ValueError(f"request {request.id} has no questions; use the drawbench one")
@@ -91,12 +91,9 @@ def question_judge(answerer: Judge, *, known: Known | None = None) -> AskingJudg
                 is_true = None if truth is None else truth.answers[question.number]
                 name = f"{request.id} question {question.number}"
                 queries.append(yes_no.yes_no_query(name, question.text, picture, is_true=is_true))
-                places.append((number, question.text))
+                places.append((number, question.number))
         replies = dict(zip(places, ask_in_order(answerer, queries), strict=True))
-        return [
-            _by_questions(request, picture, number, replies)
-            for number, (request, picture) in enumerate(zip(requests, pictures, strict=True))
-        ]
+        return [_by_questions(request, number, replies) for number, request in enumerate(requests)]
 
     return _asking(answerer, "question graph", yes_no.INSTRUCTION, decide)
 
@@ -138,16 +135,10 @@ def _faithful(reply: Reply) -> Verdict:
 
 
 def _by_questions(
-    request: PictureRequest,
-    picture: Image.Image,
-    number: int,
-    replies: Mapping[tuple[int, str], Reply],
+    request: PictureRequest, number: int, replies: Mapping[tuple[int, int], Reply]
 ) -> Verdict:
-    for question in request.questions:
-        failure = replies[number, question.text].failure
-        if failure is not None:
-            return Verdict.failed(f"{JUDGE_FAILED}{failure.kind}: {failure.detail}")
-    answers = QuestionJudge(
-        ask=lambda _, text: replies[number, text].answer == yes_no.YES, name="", fingerprint=""
-    )
-    return answers.judge([request], [picture])[0]
+    own = {x.number: replies[number, x.number] for x in request.questions}
+    for reply in own.values():
+        if reply.failure is not None:
+            return Verdict.failed(f"{JUDGE_FAILED}{reply.failure.kind}: {reply.failure.detail}")
+    return judge_answers(request, {x: reply.answer == yes_no.YES for x, reply in own.items()})

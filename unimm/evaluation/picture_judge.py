@@ -241,7 +241,7 @@ def detector_judge(folder: str | Path, *, device: torch.device | str = "cpu") ->
         look=lambda pictures: describe_pictures(detector, pictures),
         name=f"detector {folder.name}",
         fingerprint=digest.hexdigest()[:16],
-        accuracy=tables.get("3d", {}).get("attributes", {}),
+        accuracy=tables.get("atoms", {}),
     )
 
 

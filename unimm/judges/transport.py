@@ -102,7 +102,9 @@ def _read(response: http.client.HTTPResponse, deadline: float, key: str) -> byte
         if time.monotonic() > deadline:
             raise TimeoutError("the reply drips too slowly")
         if size > MAX_BYTES:
-            raise http.client.HTTPException(f"the reply is longer than {MAX_BYTES} bytes")
+            raise CallError(
+                "malformed", f"the reply is longer than {MAX_BYTES} bytes", is_passing=False
+            )
     if response.length:  # bytes that were promised and never came
         raise http.client.IncompleteRead(b"", response.length)
     body = b"".join(chunks)

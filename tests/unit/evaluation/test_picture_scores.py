@@ -73,6 +73,11 @@ def mean_score(results: list[Result]) -> float:
     return sum(x.verdict.score for x in results) / len(results)
 
 
+def test_the_judge_brings_its_own_accuracy(judge):
+    assert judge.accuracy["3d, clean"]["kind"] > 0.99
+    assert "noto, after the image tokenizer" in judge.accuracy
+
+
 def test_true_renders_score_and_pictures_of_other_prompts_do_not(judge, tmp_path):
     requests = ask(*TASKS, "descriptive", num=NUM)
     rows = renders(requests)

@@ -97,6 +97,7 @@ MALFORMED = {
         "malformed",
         3,
     ),
+    "endless body": (Response(body=b" " * (9 << 20), headers=JSON), "malformed", 1),
     "refusal": (completion(None, refusal="I can't help with that"), "refused", 1),
     "content filter": (completion("Correct", finish="content_filter"), "refused", 1),
     "cut off": (completion("The colour is. Correct", finish="length"), "cut off", 1),
