@@ -59,7 +59,7 @@ def judge_samples(
     Returns:
         Results in the order of requests and pictures; pictures with a problem score 0.
     """
-    known = _read(path)
+    known = read_verdicts(path)
     items = [
         (request, number, sample)
         for request, row in zip(requests, rows, strict=True)
@@ -94,8 +94,8 @@ def judge_samples(
     return results
 
 
-def _read(path: Path) -> dict[tuple[str, int, str], Verdict]:
-    """Verdicts by request, picture and digest. A line cut off by a kill is judged again."""
+def read_verdicts(path: Path) -> dict[tuple[str, int, str], Verdict]:
+    """Verdicts on disk by request, picture and digest. A line cut off by a kill is judged again."""
     known: dict[tuple[str, int, str], Verdict] = {}
     if not path.is_file():
         return known

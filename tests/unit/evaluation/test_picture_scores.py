@@ -73,6 +73,11 @@ def mean_score(results: list[Result]) -> float:
     return sum(x.verdict.score for x in results) / len(results)
 
 
+def test_the_judge_brings_its_own_accuracy(judge):
+    assert judge.accuracy["3d, clean"]["kind"] > 0.99
+    assert "noto, after the image tokenizer" in judge.accuracy
+
+
 def test_true_renders_score_and_pictures_of_other_prompts_do_not(judge, tmp_path):
     requests = ask(*TASKS, "descriptive", num=NUM)
     rows = renders(requests)
@@ -176,6 +181,19 @@ def test_the_mean_weighs_tasks_equally_and_leaves_the_descriptive_out():
     assert mean["share of the way"] == 0.5
 
 
+def test_partial_credit_and_how_it_falls_with_the_length_of_a_prompt(judge, tmp_path):
+    requests = ask("colors", "color_attr", num=4)
+    rows = renders(requests)
+    rows[0] = rows[1]  # another thing in another colour: none of its two questions passes
+    results = judge_samples(judge, requests, rows, tmp_path / "r.jsonl")
+    summary = summarise_pictures(results, references_of(requests), facts={})
+    splits = summary["splits"]["seen"]
+    assert splits["colors"]["questions"]["value"] == 0.75
+    assert splits["color_attr"]["questions"]["value"] == 1
+    by_length = {name: rate["value"] for name, rate in summary["by questions"]["seen"].items()}
+    assert by_length == {"2": 0.75, "4": 1.0}
+
+
 def test_several_pictures_of_a_prompt_are_one_unit(judge):
     requests = ask("colors", num=2)
     results = [
@@ -198,9 +216,9 @@ def test_a_judge_that_answers_questions_plugs_in(tmp_path):
     }
     atom_of = {x.text: x.atom for request in requests for x in request.questions}
 
-    def ask_oracle(picture, question: str) -> bool | None:
-        atoms = truths.get(Sample.of(picture).digest)
-        return None if atoms is None else atom_of[question] in atoms
+    def ask_oracle(asked) -> list[bool | None]:
+        known = [(truths.get(Sample.of(picture).digest), atom_of[text]) for picture, text in asked]
+        return [None if atoms is None else atom in atoms for atoms, atom in known]
 
     oracle = QuestionJudge(ask=ask_oracle, name="oracle", fingerprint="1")
     results = judge_samples(oracle, requests, renders(requests), tmp_path / "r.jsonl")

@@ -42,6 +42,10 @@ def test_the_model_ends_the_story_or_the_bound_does(pipeline):
 def test_no_pictures_is_text_only(pipeline):
     story = story_of(pipeline, num_images=0)
     assert len(story.parts) == 1 and story.texts[0].startswith("mia the fox")
+    assert len(story.texts[0]) > len("mia the fox")  # text only, not nothing
+    stories = [story_of(pipeline, num_images=0, seed=seed) for seed in range(12)]
+    assert not any(story.images for story in stories)
+    assert len({story.texts[0] for story in stories}) > 6
 
 
 def test_seed_decides_everything(pipeline):
@@ -176,7 +180,7 @@ def test_prompts_of_one_call_hold_equally_many_pictures(pipeline):
 
 def test_what_does_not_fit_the_context_is_refused_with_numbers():
     small = tiny_pipeline(max_seq_len=60)
-    with pytest.raises(ValueError, match="prompt takes 101 positions, .* context has 60"):
+    with pytest.raises(ValueError, match="takes 101 positions, but .* context has 60: shorten it"):
         story_of(small, "a" * 100 + "", num_images=1)
     with pytest.raises(ValueError, match="5 pictures 90, .* context has 60"):
         story_of(small, "mia", num_images=5)

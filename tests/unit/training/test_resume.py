@@ -48,13 +48,16 @@ loop.train(load_config(TrainConfig, [path], choices=CHOICES), draw=nothing, save
 """
 
 
-def losses(config: TrainConfig) -> dict[int, tuple[float, float]]:
-    """Step -> losses; a step that ran twice must have had the same ones."""
-    found: dict[int, tuple[float, float]] = {}
+def losses(config: TrainConfig) -> dict[tuple[int, str], float]:
+    """Losses by step and name; a step that ran twice must have had the same ones.
+
+    Those of the validation are of the averaged weights, so they tell whether the average came back.
+    """
+    found: dict[tuple[int, str], float] = {}
     for line in map(json.loads, Path(config.run_dir, "log.jsonl").read_text().splitlines()):
-        if "learning_rate" in line:
-            pair = (line["text"], line["next_token"])
-            assert found.setdefault(line["step"], pair) == pair
+        for name in {"text", "next_token", "validation/text", "validation/next_token"} & {*line}:
+            assert found.setdefault((line["step"], name), line[name]) == line[name]
+    assert (config.max_steps, "validation/text") in found
     return found
 
 
