@@ -16,6 +16,7 @@ from unimm.nn.attention import Backend, batch_visibility
 from unimm.nn.transformer import Backbone, BackboneConfig
 from unimm.objectives.base import ImageSpec, Objective, ObjectiveConfig
 from unimm.objectives.next_token import NextTokenConfig
+from unimm.tokenizer.image import ImageTokenizer
 
 NORM_STD = 0.02
 
@@ -92,6 +93,11 @@ class UniMM(nn.Module):
         """Share the text embedding with the text head (again, after parameters were replaced)."""
         if self.config.is_tied:
             self.text_head.weight = self.text_embedding.weight
+
+    def bind(self, image_tokenizer: ImageTokenizer) -> None:
+        """Hand the objectives the frozen image tokenizer, which is no part of the model."""
+        for name in self.config.heads:
+            self.objective(name).bind(image_tokenizer)
 
     def objective(self, name: str) -> Objective[Any]:
         """The objective of that name.

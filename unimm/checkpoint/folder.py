@@ -216,6 +216,7 @@ def load_model(folder: str | Path) -> LoadedModel:
     state = restore(read_weights(folder))
     check_tensors(wanted, state, str(folder))
     model.load_state_dict(state, strict=False)
+    model.bind(image_tokenizer)
     return LoadedModel(
         model.eval().requires_grad_(False), text_tokenizer, image_tokenizer, manifest
     )

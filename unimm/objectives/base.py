@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from unimm.document import ImageTokens, Segment, SpecialIds
 from unimm.nn.sampling import SamplingConfig
+from unimm.tokenizer.image import ImageTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +96,12 @@ class Objective(nn.Module, Generic[D]):
 
     #: Whether ``embed`` fills the positions that ``loss`` reads; else they hold codes or tokens.
     fills_slots: ClassVar[bool]
+
+    def bind(self, image_tokenizer: ImageTokenizer) -> None:
+        """Take what is needed of the frozen tokenizer, outside of the module tree.
+
+        Called before the first draw, loss or sample; what is taken is never saved or sharded.
+        """
 
     def draw(self, tokens: ImageTokens, generators: Sequence[torch.Generator]) -> D:
         """Settle the randomness of ``M`` pictures (mask, time, noise), one generator each."""

@@ -89,8 +89,10 @@ def prepare(config: TrainConfig, *, micro_rows: int, device: torch.device) -> Pa
         latent_dim=image_tokenizer.latent_dim,
         grid_size=stream.corpus.grid_size[0],
     )
+    model = UniMM(config.model, special=special, spec=spec)
+    model.bind(image_tokenizer)
     return Parts(
-        model=UniMM(config.model, special=special, spec=spec),
+        model=model,
         stream=stream,
         evaluation=evaluation,
         image_tokenizer=image_tokenizer,
