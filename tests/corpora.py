@@ -9,6 +9,7 @@ from unimm.checkpoint import image_tokenizer_hash
 from unimm.checkpoint.folder import save_image_tokenizer
 from unimm.data.corpus import Corpus
 from unimm.data.shards import ShardFolder, ShardManifest, ShardWriter, document_line
+from unimm.document import ImageTokens
 from unimm.model import ModelConfig
 from unimm.nn.transformer import BackboneConfig
 from unimm.tokenizer.autoencoder import AutoencoderConfig
@@ -72,7 +73,8 @@ def write_shards(
                 )
             )
         codes = torch.randint(24, (count, side, side), generator=generator)
-        writer.write(number, documents=b"".join(lines), num_documents=len(lines), codes=codes)
+        images = ImageTokens(codes=codes)
+        writer.write(number, documents=b"".join(lines), num_documents=len(lines), images=images)
     return folder
 
 

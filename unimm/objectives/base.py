@@ -36,11 +36,15 @@ class ObjectiveConfig:
     """Base of the objectives' configurations; picklable, so that loader workers lay out pictures.
 
     Attributes:
+        name: of the head.
+        is_own_context: later positions read the target itself: no copy follows.
+        needs_latents: it learns from latents, not from codes alone.
         weight: of this objective's loss.
     """
 
     name: ClassVar[str]
     is_own_context: ClassVar[bool]
+    needs_latents: ClassVar[bool] = False
 
     weight: float = 1.0
 

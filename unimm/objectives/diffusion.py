@@ -53,6 +53,7 @@ class DiffusionConfig(ObjectiveConfig):
 
     name: ClassVar[str] = "diffusion"
     is_own_context: ClassVar[bool] = False
+    needs_latents: ClassVar[bool] = True
 
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
     times: TimeConfig = field(default_factory=TimeConfig)

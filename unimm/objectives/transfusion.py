@@ -50,6 +50,7 @@ class TransfusionConfig(ObjectiveConfig):
 
     name: ClassVar[str] = "transfusion"
     is_own_context: ClassVar[bool] = False
+    needs_latents: ClassVar[bool] = True
 
     patch_size: int = 1
     times: TimeConfig = field(default_factory=TimeConfig)

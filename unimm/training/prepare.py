@@ -62,7 +62,10 @@ def prepare(config: TrainConfig, *, micro_rows: int, device: torch.device) -> Pa
     image_tokenizer = load_image_tokenizer(config.image_tokenizer)
     tokenizer_hash = image_tokenizer_hash(image_tokenizer)
     special = text_tokenizer.special_ids
-    folders = _folders(config.data, image_tokenizer, tokenizer_hash, device)
+    with_latents = any(objective.needs_latents for objective in config.model.objectives)
+    folders = _folders(
+        config.data, image_tokenizer, tokenizer_hash, device, with_latents=with_latents
+    )
     packing = Packing(
         row_length=config.data.row_length,
         special=special,
@@ -74,6 +77,12 @@ def prepare(config: TrainConfig, *, micro_rows: int, device: torch.device) -> Pa
 
     def read(split: str, limit: int | None = None) -> Corpus:
         folder = ShardFolder(folders[split], tokenizer_hash=tokenizer_hash)
+        if with_latents and not folder.manifest.latent_dim:
+            raise ValueError(
+                f"the shards in {folder.folder} hold codes only, but "
+                f"{', '.join(config.model.heads)} learns from latents: encode the documents again "
+                "with tokenizers/encode_shards.py --with_latents true"
+            )
         return Corpus(folder, encode_texts=text_tokenizer.encode_batch, limit=limit)
 
     stream = RowStream(read("train"), packing)
@@ -107,6 +116,7 @@ def encode_world(
     tokenizer: ImageTokenizer,
     tokenizer_hash: str,
     device: torch.device,
+    with_latents: bool = False,
 ) -> Path:
     """Encode documents of the embedded world, or find them encoded.
 
@@ -128,6 +138,7 @@ def encode_world(
         world.image_size,
         asdict(world.mix),
         tokenizer_hash,
+        *(["latents"] if with_latents else []),
     ]
     name = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
     folder = Path(world.cache_dir).expanduser() / f"{split}-{name}"
@@ -138,6 +149,7 @@ def encode_world(
         split=split,
         seed=world.seed,
         documents_per_shard=_DOCUMENTS_PER_SHARD,
+        latent_dim=tokenizer.latent_dim if with_latents else 0,
     )
     if is_main():
         writer = ShardWriter(folder, manifest=manifest)
@@ -147,7 +159,7 @@ def encode_world(
         encode_documents(
             source,
             writer,
-            encode=encoder_of(tokenizer, device),
+            encode=encoder_of(tokenizer, device, with_latents=with_latents),
             device=device,
             num_processes=world.num_processes,
             batch_size=64,
@@ -157,7 +169,12 @@ def encode_world(
 
 
 def _folders(
-    data: DataConfig, tokenizer: ImageTokenizer, tokenizer_hash: str, device: torch.device
+    data: DataConfig,
+    tokenizer: ImageTokenizer,
+    tokenizer_hash: str,
+    device: torch.device,
+    *,
+    with_latents: bool,
 ) -> dict[str, Path]:
     """Split -> folder of shards, of those that there are."""
     if data.world is None:
@@ -166,7 +183,12 @@ def _folders(
     splits: tuple[Splits, ...] = ("train", "validation", "heldout")
     return {
         split: encode_world(
-            data.world, split, tokenizer=tokenizer, tokenizer_hash=tokenizer_hash, device=device
+            data.world,
+            split,
+            tokenizer=tokenizer,
+            tokenizer_hash=tokenizer_hash,
+            device=device,
+            with_latents=with_latents,
         )
         for split in splits
         if split == "train" or data.world.num_held_out
