@@ -34,6 +34,7 @@ def write_shards(
     side: int = 4,
     kinds: str = "sce",
     tokenizer_hash: str = "test",
+    latent_dim: int = 0,
 ) -> Path:
     """Stories (s), open caption pairs (c) and edits of a given picture (e) with random codes."""
     manifest = ShardManifest(
@@ -43,6 +44,7 @@ def write_shards(
         split="train",
         seed=seed,
         documents_per_shard=5,
+        latent_dim=latent_dim,
     )
     writer = ShardWriter(folder, manifest=manifest)
     generator = torch.Generator().manual_seed(seed)
@@ -73,7 +75,9 @@ def write_shards(
                 )
             )
         codes = torch.randint(24, (count, side, side), generator=generator)
-        images = ImageTokens(codes=codes)
+        # Latents that follow from the codes, so that there is something to learn.
+        latents = (codes[:, None] / 12 - 1).expand(-1, max(latent_dim, 1), -1, -1)
+        images = ImageTokens(codes=codes, latents=latents if latent_dim else None)
         writer.write(number, documents=b"".join(lines), num_documents=len(lines), images=images)
     return folder
 
@@ -109,6 +113,7 @@ def tiny_run(folder: Path, *, num_documents: int = 12, **changes: Any) -> TrainC
                 num_documents=num_documents,
                 seed=len(split),
                 tokenizer_hash=found,
+                latent_dim=4,
             )
     settings: dict[str, Any] = dict(
         run_dir=str(folder / "run"),

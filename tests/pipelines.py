@@ -23,6 +23,8 @@ def tiny_pipeline(objective: str = "next_token", *, seed: int = 0, **backbone: o
     model = UniMM(config, special=text.special_ids, spec=SPEC).eval().requires_grad_(False)
     model.bind(image)
     for parameter in model.parameters():
+        if not parameter.any():  # what starts as zero would hide all that lies before it
+            parameter.normal_(std=0.1)
         if parameter.ndim > 1:
             parameter.mul_(4)
     return Pipeline(model=model, text_tokenizer=text, image_tokenizer=image, name="tiny")

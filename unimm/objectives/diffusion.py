@@ -116,7 +116,9 @@ class Diffusion(Objective[NoisyDraw]):
         super().__init__()
         self.config, self.spec = config, spec
         num_patches = check_patches(config.denoiser.patch_size, spec)
-        self.queries = nn.Parameter(torch.randn(num_patches, dim) * 0.02)
+        # An embedding rather than a bare parameter: ZeRO 3 gathers what is called.
+        self.queries = nn.Embedding(num_patches, dim)
+        nn.init.normal_(self.queries.weight, std=0.02)
         self.denoiser = Denoiser(config.denoiser, latent_dim=spec.latent_dim, context_dim=dim)
 
     def bind(self, image_tokenizer: ImageTokenizer) -> None:
@@ -134,7 +136,7 @@ class Diffusion(Objective[NoisyDraw]):
 
     def embed(self, draw: NoisyDraw) -> Tensor:
         """The queries once a picture, ``(M n, D)``: nothing of the picture enters the trunk."""
-        return self.queries.repeat(len(draw.times), 1)
+        return self._all_queries().repeat(len(draw.times), 1)
 
     def loss(self, hidden: Tensor, draw: NoisyDraw) -> Tensor:
         """Squared error of the velocity of each patch, the mean over channels and draws."""
@@ -159,7 +161,7 @@ class Diffusion(Objective[NoisyDraw]):
         side, p, batch = self.spec.grid_size, self.config.denoiser.patch_size, len(generators)
         positions = patch_positions(side, side, p).to(last.device)
         hidden = yield Block(
-            x=self.queries.expand(batch, -1, -1),
+            x=self._all_queries().expand(batch, -1, -1),
             positions=positions.expand(batch, -1, -1),
             keep=0,
         )  # (G B, n, D)
@@ -180,3 +182,8 @@ class Diffusion(Objective[NoisyDraw]):
     def zeros(self, device: torch.device) -> ImageTokens:
         """One picture of zeros."""
         return zero_picture(self.spec, device)
+
+    def _all_queries(self) -> Tensor:
+        """``(n, D)``."""
+        count = self.queries.num_embeddings
+        return self.queries(torch.arange(count, device=self.queries.weight.device))
