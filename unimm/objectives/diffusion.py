@@ -144,10 +144,8 @@ class Diffusion(Objective[NoisyDraw]):
         told = hidden.view(num_pictures, -1, hidden.shape[-1])  # (M, n, D)
         x0 = self.space.standardise(latents_of(draw.tokens)).repeat_interleave(count, 0)
         noise, t = draw.noise.flatten(0, 1), draw.times.flatten()  # (M R, C, h, w), (M R,)
-        found = self.denoiser(add_noise(x0, noise, t), t, told.repeat_interleave(count, 0))
-        error = (found.velocity - velocity_of(x0, noise)).square()
-        patches = to_patches(error, self.config.denoiser.patch_size).mean(-1)  # (M R, n)
-        return patches.view(num_pictures, count, -1).mean(1).flatten()
+        error = velocity_error(self.denoiser, x0, noise, t, told.repeat_interleave(count, 0))
+        return error.view(num_pictures, count, -1).mean(1).flatten()
 
     def sample(
         self,
@@ -187,3 +185,23 @@ class Diffusion(Objective[NoisyDraw]):
         """``(n, D)``."""
         count = self.queries.num_embeddings
         return self.queries(torch.arange(count, device=self.queries.weight.device))
+
+
+def velocity_error(
+    denoiser: Denoiser, x0: Tensor, noise: Tensor, t: Tensor, told: Tensor
+) -> Tensor:
+    """Squared error of a denoiser, the mean over each patch's channels.
+
+    Args:
+        denoiser: to measure.
+        x0: ``(M, C, h, w)`` standardised latents.
+        noise: the same shape.
+        t: ``(M,)`` float32.
+        told: ``(M, n, D)`` hidden states of the trunk.
+
+    Returns:
+        ``(M, n)`` float32.
+    """
+    found = denoiser(add_noise(x0, noise, t), t, told).velocity
+    error = (found - velocity_of(x0, noise)).square()
+    return to_patches(error, denoiser.config.patch_size).mean(-1)
