@@ -39,12 +39,15 @@ class ObjectiveConfig:
         name: of the head.
         is_own_context: later positions read the target itself: no copy follows.
         needs_latents: it learns from latents, not from codes alone.
+        default_sampling: of the first and of later pictures of a document, where the defaults for
+            codes do not suit.
         weight: of this objective's loss.
     """
 
     name: ClassVar[str]
     is_own_context: ClassVar[bool]
     needs_latents: ClassVar[bool] = False
+    default_sampling: ClassVar[tuple[SamplingConfig, SamplingConfig] | None] = None
 
     weight: float = 1.0
 

@@ -23,6 +23,7 @@ from unimm.nn.embeddings import to_patches
 from unimm.nn.sampling import SamplingConfig
 from unimm.objectives.base import Block, Draw, ImageSpec, Objective, ObjectiveConfig, Steps
 from unimm.objectives.latents import (
+    DEFAULT_SAMPLING,
     LatentSpace,
     check_patches,
     clean_context,
@@ -54,6 +55,7 @@ class DiffusionConfig(ObjectiveConfig):
     name: ClassVar[str] = "diffusion"
     is_own_context: ClassVar[bool] = False
     needs_latents: ClassVar[bool] = True
+    default_sampling: ClassVar[tuple[SamplingConfig, SamplingConfig] | None] = DEFAULT_SAMPLING
 
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
     times: TimeConfig = field(default_factory=TimeConfig)

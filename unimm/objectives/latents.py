@@ -7,8 +7,12 @@ from torch import Tensor
 
 from unimm.diffusion.times import TimeConfig, sample_times
 from unimm.document import IGNORE, NO_CODE, ImageTokens, Segment, SpecialIds, image_positions
+from unimm.nn.sampling import SamplingConfig
 from unimm.objectives.base import ImageSpec
 from unimm.tokenizer.image import ImageTokenizer
+
+DEFAULT_SAMPLING = (SamplingConfig(guidance_scale=2.0), SamplingConfig(guidance_scale=2.0))
+"""Noise as it was trained on, and guidance."""
 
 
 class LatentSpace:

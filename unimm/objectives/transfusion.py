@@ -23,6 +23,7 @@ from unimm.nn.sampling import SamplingConfig
 from unimm.objectives.base import Block, ImageSpec, Objective, ObjectiveConfig, Steps
 from unimm.objectives.diffusion import NoisyDraw, SolverName
 from unimm.objectives.latents import (
+    DEFAULT_SAMPLING,
     LatentSpace,
     check_patches,
     clean_context,
@@ -51,6 +52,7 @@ class TransfusionConfig(ObjectiveConfig):
     name: ClassVar[str] = "transfusion"
     is_own_context: ClassVar[bool] = False
     needs_latents: ClassVar[bool] = True
+    default_sampling: ClassVar[tuple[SamplingConfig, SamplingConfig] | None] = DEFAULT_SAMPLING
 
     patch_size: int = 1
     times: TimeConfig = field(default_factory=TimeConfig)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unimm.checkpoint import image_tokenizer_hash
 from unimm.checkpoint.folder import load_image_tokenizer
+from unimm.checkpoint.start import init_from_model
 from unimm.data.corpus import Corpus, copied_name_mask
 from unimm.data.encode import encode_documents, encoder_of
 from unimm.data.loader import Packing, RowStream, evaluation_batches
@@ -100,6 +101,20 @@ def prepare(config: TrainConfig, *, micro_rows: int, device: torch.device) -> Pa
     )
     model = UniMM(config.model, special=special, spec=spec)
     model.bind(image_tokenizer)
+    if config.initial_model:
+        started = init_from_model(
+            model,
+            config.initial_model,
+            text_tokenizer_hash=text_tokenizer.content_hash,
+            image_tokenizer_hash=tokenizer_hash,
+        )
+        logger.info(
+            "%d weights from %s; drawn afresh: %s; unused: %s",
+            len(started.taken),
+            config.initial_model,
+            ", ".join(started.fresh) or "none",
+            ", ".join(started.unused) or "none",
+        )
     return Parts(
         model=model,
         stream=stream,
