@@ -34,6 +34,8 @@ class Arguments:
     """Keep the k most likely codes; by default the model's."""
     guidance_scale: float | None = None
     """1 is off; by default the model's."""
+    num_steps: int | None = None
+    """Of models that denoise; by default the model's."""
     batch_size: int = 32
     """Pictures at once."""
     output: Path = Path("images.png")
@@ -66,6 +68,7 @@ def main() -> None:
             temperature=arguments.temperature,
             top_k=arguments.top_k,
             guidance_scale=arguments.guidance_scale,
+            num_steps=arguments.num_steps,
         )
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     grid(pictures, arguments.num_samples).save(arguments.output)

@@ -9,6 +9,7 @@ from unimm.checkpoint import image_tokenizer_hash
 from unimm.checkpoint.folder import save_image_tokenizer
 from unimm.data.corpus import Corpus
 from unimm.data.shards import ShardFolder, ShardManifest, ShardWriter, document_line
+from unimm.document import ImageTokens
 from unimm.model import ModelConfig
 from unimm.nn.transformer import BackboneConfig
 from unimm.tokenizer.autoencoder import AutoencoderConfig
@@ -33,6 +34,7 @@ def write_shards(
     side: int = 4,
     kinds: str = "sce",
     tokenizer_hash: str = "test",
+    latent_dim: int = 0,
 ) -> Path:
     """Stories (s), open caption pairs (c) and edits of a given picture (e) with random codes."""
     manifest = ShardManifest(
@@ -42,6 +44,7 @@ def write_shards(
         split="train",
         seed=seed,
         documents_per_shard=5,
+        latent_dim=latent_dim,
     )
     writer = ShardWriter(folder, manifest=manifest)
     generator = torch.Generator().manual_seed(seed)
@@ -72,7 +75,10 @@ def write_shards(
                 )
             )
         codes = torch.randint(24, (count, side, side), generator=generator)
-        writer.write(number, documents=b"".join(lines), num_documents=len(lines), codes=codes)
+        # Latents that follow from the codes, so that there is something to learn.
+        latents = (codes[:, None] / 12 - 1).expand(-1, max(latent_dim, 1), -1, -1)
+        images = ImageTokens(codes=codes, latents=latents if latent_dim else None)
+        writer.write(number, documents=b"".join(lines), num_documents=len(lines), images=images)
     return folder
 
 
@@ -107,6 +113,7 @@ def tiny_run(folder: Path, *, num_documents: int = 12, **changes: Any) -> TrainC
                 num_documents=num_documents,
                 seed=len(split),
                 tokenizer_hash=found,
+                latent_dim=4,
             )
     settings: dict[str, Any] = dict(
         run_dir=str(folder / "run"),

@@ -1,16 +1,32 @@
 """Small real parts for the tests: a dim-32 model, its special ids, random documents."""
 
+from typing import Any
+
 import torch
 
 from unimm.document import Document, ImageTokens, Part, SpecialIds, layout_document, pack
 from unimm.model import ModelConfig, UniMM
+from unimm.nn.denoiser import DenoiserConfig
 from unimm.nn.transformer import BackboneConfig
 from unimm.objectives import OBJECTIVES
 from unimm.objectives.base import ImageSpec, ObjectiveConfig
+from unimm.tokenizer.autoencoder import AutoencoderConfig
+from unimm.tokenizer.image import ImageTokenizer, ImageTokenizerConfig
+from unimm.tokenizer.quantizer import QuantizerConfig
 
 SPECIAL = SpecialIds(pad=0, bos=1, eos=2, boi=3, eoi=4, null=5, vocab_size=40)
 SPEC = ImageSpec(codebook_size=24, latent_dim=4, grid_size=4)
 BACKBONE = BackboneConfig(dim=32, depth=2, num_heads=4, num_kv_heads=2, ffn_dim=48)
+
+# What an objective's defaults are too large for.
+TINY: dict[str, dict[str, Any]] = {
+    "diffusion": {"denoiser": DenoiserConfig(dim=32, depth=2, num_heads=2)}
+}
+
+
+def tiny_objective(name: str) -> ObjectiveConfig:
+    """Configuration of an objective, for the tiny model."""
+    return OBJECTIVES[name](**TINY.get(name, {}))
 
 
 def tiny_model(objective: str = "next_token", *, seed: int = 0, **backbone: object) -> UniMM:
@@ -18,9 +34,25 @@ def tiny_model(objective: str = "next_token", *, seed: int = 0, **backbone: obje
     torch.manual_seed(seed)
     config = ModelConfig(
         backbone=BackboneConfig(**(vars(BACKBONE) | backbone)),  # pyright: ignore
-        objectives=(OBJECTIVES[objective](),),
+        objectives=(tiny_objective(objective),),
     )
-    return UniMM(config, special=SPECIAL, spec=SPEC)
+    model = UniMM(config, special=SPECIAL, spec=SPEC)
+    model.bind(tiny_image_tokenizer(seed))
+    return model
+
+
+def tiny_image_tokenizer(seed: int = 0) -> ImageTokenizer:
+    """Random weights; 16x16 pixels to 4x4 codes of 24."""
+    torch.manual_seed(seed)
+    config = ImageTokenizerConfig(
+        autoencoder=AutoencoderConfig(
+            widths=(16, 16), encoder_blocks=(1, 1), decoder_blocks=(1, 1), num_heads=0
+        ),
+        quantizer=QuantizerConfig(codebook_size=SPEC.codebook_size, dim=SPEC.latent_dim),
+        image_size=16,
+    )
+    trained = ImageTokenizer(config)
+    return ImageTokenizer.from_state(config, trained.to_state())
 
 
 def random_image(generator: torch.Generator, side: int = SPEC.grid_size) -> ImageTokens:

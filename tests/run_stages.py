@@ -5,38 +5,30 @@ argv: the folder that ``tiny_run`` prepared, and a word that goes into the names
 
 import sys
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 from corpora import tiny_data, tiny_run
+from helpers import tiny_objective
 
 from unimm.distributed import shutdown
 from unimm.model import ModelConfig
 from unimm.nn.transformer import BackboneConfig
-from unimm.objectives import OBJECTIVES
-from unimm.objectives.next_token import NextTokenConfig
 from unimm.training.config import EngineConfig
 from unimm.training.loop import train
 
 
-class SecondConfig(NextTokenConfig):
-    """A second objective, so that some rank has none of its pictures in some step."""
-
-    name: ClassVar[str] = "second"
-
-
 def main(folder: Path, word: str) -> None:
     torch.set_num_threads(1)
-    OBJECTIVES["second"] = SecondConfig
     model = ModelConfig(
         backbone=BackboneConfig(dim=32, depth=2, num_heads=2, num_kv_heads=2, ffn_dim=48),
-        objectives=(NextTokenConfig(), SecondConfig()),
+        # Two, so that some rank has none of one's pictures in some step.
+        objectives=(tiny_objective("next_token"), tiny_objective("diffusion")),
     )
     for stage in (0, 1, 2, 3):
         config = tiny_run(
             folder,
             model=model,
-            data=tiny_data(folder, rows_per_step=4, micro_rows=1, row_length=96),
+            data=tiny_data(folder, rows_per_step=4, micro_rows=1, row_length=160),
             engine=EngineConfig(zero_stage=stage, device="cpu"),
             run_dir=str(folder / f"{word}_{stage}"),
         )

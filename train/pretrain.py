@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from unimm.checkpoint import SamplerDefaults
 from unimm.config import load_config
 from unimm.distributed import shutdown
 from unimm.model import UniMM
@@ -28,6 +29,7 @@ def as_pipeline(model: UniMM, parts: Parts) -> Pipeline:
         model=model,
         text_tokenizer=parts.text_tokenizer,
         image_tokenizer=parts.image_tokenizer.to(device),
+        sampler=SamplerDefaults.of(model.config),
     )
 
 

@@ -314,10 +314,14 @@ def layout_document(
         codes = torch.full_like(part.tokens.codes, NULL_CODE) if is_hidden else part.tokens.codes
         if is_target:
             target = objective.layout(part.tokens, special)
-            if objective.is_own_context or (document.is_open and is_last):
+            if objective.is_own_context:
                 builder.add(target)
             else:
-                builder.add(target, objective.context(codes, special))
+                # What stays behind must look like a given picture: a readable <boi>, clean codes.
+                builder.add(_text_segment([special.boi], [IGNORE], special))
+                is_final = document.is_open and is_last
+                copy = None if is_final else objective.context(codes, special)
+                builder.add(_without_boi(target), copy)
         else:
             builder.add(_text_segment([special.boi], [IGNORE], special))
             builder.add(objective.context(codes, special))
@@ -330,6 +334,19 @@ def layout_document(
         labels.append(IGNORE if document.is_open or last_hidden else special.eos)
         builder.add(_text_segment(pending, labels, special))
     return builder.finish(objective.name, document.index)
+
+
+def _without_boi(target: Segment) -> Segment:
+    """A target as it stands after a ``<boi>`` of its own segment; nothing is predicted from it."""
+    assert int(target.labels[0]) == IGNORE, "only an objective that is its own context reads <boi>"
+    return replace(
+        target,
+        input_ids=target.input_ids[1:],
+        code_ids=target.code_ids[1:],
+        labels=target.labels[1:],
+        position_ids=target.position_ids[1:] - 1,
+        block_ids=target.block_ids[1:] - target.block_ids[1],
+    )
 
 
 class _Builder:
@@ -349,8 +366,8 @@ class _Builder:
         end = start + int(segment.position_ids.max()) + 1
         if copy is not None:
             self.segments.append(copy)
-            self.starts.append(start + 1)  # the target's ``<boi>`` is at ``start``
-            end = max(end, start + 1 + int(copy.position_ids.max()) + 1)
+            self.starts.append(start)
+            end = max(end, start + int(copy.position_ids.max()) + 1)
         self.cursor = end
 
     def finish(self, objective_name: str, index: int) -> Layout:

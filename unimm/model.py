@@ -16,6 +16,7 @@ from unimm.nn.attention import Backend, batch_visibility
 from unimm.nn.transformer import Backbone, BackboneConfig
 from unimm.objectives.base import ImageSpec, Objective, ObjectiveConfig
 from unimm.objectives.next_token import NextTokenConfig
+from unimm.tokenizer.image import ImageTokenizer
 
 NORM_STD = 0.02
 
@@ -93,6 +94,11 @@ class UniMM(nn.Module):
         if self.config.is_tied:
             self.text_head.weight = self.text_embedding.weight
 
+    def bind(self, image_tokenizer: ImageTokenizer) -> None:
+        """Hand the objectives the frozen image tokenizer, which is no part of the model."""
+        for name in self.config.heads:
+            self.objective(name).bind(image_tokenizer)
+
     def objective(self, name: str) -> Objective[Any]:
         """The objective of that name.
 
@@ -150,6 +156,34 @@ class UniMM(nn.Module):
         that has none runs on a picture of zeros, and its result is multiplied by zero. Otherwise
         ranks would disagree on which gradients to reduce.
         """
+        flat, draws, idle = self.run_trunk(batch, backend=backend)
+        width = flat.shape[-1]
+        text = batch.slots["text"].index
+        labels = batch.labels.reshape(-1)[text]
+        losses = {
+            "text": functional.cross_entropy(
+                self.text_head(flat[text]).float(), labels, reduction="none"
+            )
+        }
+        for name in self.config.heads:
+            objective, slots = self.objective(name), batch.slots[name]
+            if slots.tokens is not None:
+                losses[name] = objective.loss(flat[slots.index], draws[name])
+                continue
+            # At the place of a real one: the order of gradients must not differ either.
+            filled = idle.get(name, flat.new_zeros(self.spec.grid_size**2, width))
+            losses[name] = objective.loss(flat[:1] + filled, draws[name]).sum()[None] * 0.0
+        return losses
+
+    def run_trunk(
+        self, batch: Batch, *, backend: Backend = "auto"
+    ) -> tuple[Tensor, dict[str, Any], dict[str, Tensor]]:
+        """Run the trunk over a packed batch.
+
+        Returns:
+            Hidden states ``(B L, D)``; each objective's draw; and what objectives without a picture
+            filled, which entered no row.
+        """
         x = self.embed_inputs(batch.input_ids, batch.code_ids)  # (B, L, D)
         width = x.shape[-1]
         draws: dict[str, Any] = {}
@@ -169,23 +203,7 @@ class UniMM(nn.Module):
             x, batch.position_ids, batch_visibility(batch, backend, dtype=x.dtype)
         )
         flat = hidden.reshape(-1, width)  # (B L, D)
-
-        text = batch.slots["text"].index
-        labels = batch.labels.reshape(-1)[text]
-        losses = {
-            "text": functional.cross_entropy(
-                self.text_head(flat[text]).float(), labels, reduction="none"
-            )
-        }
-        for name in self.config.heads:
-            objective, slots = self.objective(name), batch.slots[name]
-            if slots.tokens is not None:
-                losses[name] = objective.loss(flat[slots.index], draws[name])
-                continue
-            # At the place of a real one: the order of gradients must not differ either.
-            filled = idle.get(name, flat.new_zeros(self.spec.grid_size**2, width))
-            losses[name] = objective.loss(flat[:1] + filled, draws[name]).sum()[None] * 0.0
-        return losses
+        return flat, draws, idle
 
     def _weight(self, head: str) -> float:
         if head == "text":

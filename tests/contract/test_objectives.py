@@ -4,7 +4,7 @@ import io
 
 import pytest
 import torch
-from helpers import SPEC, SPECIAL, packed, random_story, tiny_model
+from helpers import SPEC, SPECIAL, packed, random_story, tiny_model, tiny_objective
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -44,7 +44,7 @@ def hidden_of(model: UniMM, batch) -> Tensor:
 def test_cached_blocks_equal_the_packed_forward(name):
     """Block by block against the cache, with a rewind after a target that nobody reads later."""
     model = tiny_model(name)
-    batch = packed(OBJECTIVES[name](), [[random_story(0, num_pages=3)]], row_length=100)
+    batch = packed(tiny_objective(name), [[random_story(0, num_pages=3)]], row_length=160)
     expected = hidden_of(model, batch)[0]
     x = inputs_of(model, batch)
     config = model.config.backbone
@@ -86,7 +86,7 @@ def test_engine_sees_what_training_sees(name):
         engine.add_text([text])
         seen.append(engine.last[0])
         parts.append(Part(text_ids=torch.tensor(text)))
-    layout = layout_document(Document(parts=tuple(parts)), OBJECTIVES[name](), SPECIAL)
+    layout = layout_document(Document(parts=tuple(parts)), tiny_objective(name), SPECIAL)
     batch = pack([[layout]], row_length=len(layout), heads=(name,))
     hidden = hidden_of(model, batch)[0]
     labels = layout.labels[layout.head_index["text"]]
@@ -129,8 +129,8 @@ def test_unconditional_rows_are_a_document_with_hidden_text(name):
 @torch.no_grad()
 def test_a_document_alone_equals_the_same_packed(name):
     model = tiny_model(name)
-    config, first, second = OBJECTIVES[name](), random_story(0), random_story(1, index=1)
-    alone = hidden_of(model, packed(config, [[second]], row_length=96))
+    config, first, second = tiny_objective(name), random_story(0), random_story(1, index=1)
+    alone = hidden_of(model, packed(config, [[second]], row_length=128))
     both = hidden_of(model, packed(config, [[first, second], [first]], row_length=160))
     start = len(layout_document(first, config, SPECIAL))
     length = len(layout_document(second, config, SPECIAL))
@@ -141,7 +141,7 @@ def test_a_document_alone_equals_the_same_packed(name):
 
 def test_one_batch_overfits(name):
     model = tiny_model(name)
-    batch = packed(OBJECTIVES[name](), [[random_story(0)], [random_story(1, index=1)]])
+    batch = packed(tiny_objective(name), [[random_story(0)], [random_story(1, index=1)]])
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0)
     losses = []
     for _ in range(80):
@@ -155,7 +155,7 @@ def test_one_batch_overfits(name):
 
 def test_gradients_reach_every_parameter_within_three_steps(name):
     model = tiny_model(name)
-    batch = packed(OBJECTIVES[name](), [[random_story(0)]])
+    batch = packed(tiny_objective(name), [[random_story(0)]])
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     reached: set[str] = set()
     for _ in range(3):
@@ -208,11 +208,11 @@ def test_a_batch_draws_what_each_draws_alone(name, scale):
 
 def test_state_round_trips(name):
     model, other = tiny_model(name, seed=0), tiny_model(name, seed=1)
-    batch = packed(OBJECTIVES[name](), [[random_story(0)]])
+    batch = packed(tiny_objective(name), [[random_story(0)]])
     state = {k: v.clone() for k, v in model.state_dict().items()}
     other.load_state_dict(load(save(state)))
     assert torch.equal(model(batch).total, other(batch).total)
-    torch.save(OBJECTIVES[name](), io.BytesIO())  # configs travel to loader workers
+    torch.save(tiny_objective(name), io.BytesIO())  # configs travel to loader workers
 
 
 def start_engine(model, prompts, *, seed, is_guided, parts=None) -> Engine:

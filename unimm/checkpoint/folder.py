@@ -42,7 +42,7 @@ CONFIG_FILE = "config.json"
 IMAGE_FOLDER = "image_tokenizer"
 FORMAT_VERSION = 1
 _CHOICES = {ObjectiveConfig: OBJECTIVES}
-_TIED = "text_head.weight"
+TIED = "text_head.weight"
 # Rounding these would change which code a vector gets, or how latents are scaled.
 _EXACT = ("quantizer.codebook", "latent_mean", "latent_std")
 
@@ -66,6 +66,16 @@ class SamplerDefaults:
     later_pages: SamplingConfig = field(
         default_factory=lambda: SamplingConfig(temperature=0.9, top_k=100, guidance_scale=2.0)
     )
+
+    @staticmethod
+    def of(config: ModelConfig) -> "SamplerDefaults":
+        """What suits the objective that a model draws by."""
+        pages = config.objectives[0].default_sampling
+        return (
+            SamplerDefaults(first_page=pages[0], later_pages=pages[1])
+            if pages
+            else (SamplerDefaults())
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +153,7 @@ def save_model(
         precision: of the model's matrices; vectors stay in float32.
         image_precision: of the image tokenizer's. Rounding a tokenizer makes another one of it:
             round first and train the model with what the folder gives back.
-        sampler: defaults of generation.
+        sampler: defaults of generation; by default what suits the objective.
         metadata: plain values to record; shown in the model card.
         max_shard_bytes: largest size of a weight file; None never splits.
 
@@ -170,7 +180,7 @@ def save_model(
         image_tokenizer_hash=image_tokenizer_hash(kept),
         schedules=tuple(image_tokenizer.schedules),
         precision=precision,
-        sampler=sampler or SamplerDefaults(),
+        sampler=sampler or SamplerDefaults.of(model.config),
         metadata=metadata or {},
     )
     values = config_to_dict(manifest, choices=_CHOICES)
@@ -216,6 +226,7 @@ def load_model(folder: str | Path) -> LoadedModel:
     state = restore(read_weights(folder))
     check_tensors(wanted, state, str(folder))
     model.load_state_dict(state, strict=False)
+    model.bind(image_tokenizer)
     return LoadedModel(
         model.eval().requires_grad_(False), text_tokenizer, image_tokenizer, manifest
     )
@@ -258,7 +269,7 @@ def save_image_tokenizer(
 
 
 def _is_tied(model: UniMM, name: str) -> bool:
-    return model.config.is_tied and name == _TIED
+    return model.config.is_tied and name == TIED
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

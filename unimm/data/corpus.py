@@ -1,4 +1,4 @@
-"""A folder of shards in memory: texts tokenised once, pictures as memory-mapped codes.
+"""A folder of shards in memory: texts tokenised once, pictures as memory-mapped tensors.
 
 Documents are flat arrays rather than objects, so that forked loader workers share the pages.
 """
@@ -38,9 +38,11 @@ class Corpus:
     ) -> None:
         self.grid_size = folder.manifest.grid_size
         self.truths: list[Any] = []
-        self._codes = folder.codes
+        self._images = folder.images
         texts: list[str] = []
-        parts: list[tuple[int, int]] = []  # (_TEXT, number of the text) or (how, row of the codes)
+        parts: list[
+            tuple[int, int]
+        ] = []  # (_TEXT, number of the text) or (how, row of the pictures)
         bounds, shards, is_open = [0], [], []
         for shard, document in islice(folder.documents(), limit):
             for part in document["parts"]:
@@ -77,8 +79,13 @@ class Corpus:
                 ids = self._text_ids[self._text_bounds[at] : self._text_bounds[at + 1]]
                 parts.append(Part(text_ids=torch.from_numpy(ids.astype(np.int64))))
             else:
-                codes = self._codes[self._shards[number]][at].to(torch.int64)  # (h, w)
-                parts.append(Part(tokens=ImageTokens(codes=codes), is_drawn=how == _DRAWN))
+                stored = self._images[self._shards[number]][at]
+                assert stored.codes is not None
+                tokens = ImageTokens(
+                    codes=stored.codes.to(torch.int64),  # (h, w)
+                    latents=None if stored.latents is None else stored.latents.float(),
+                )
+                parts.append(Part(tokens=tokens, is_drawn=how == _DRAWN))
         return Document(
             parts=tuple(parts),
             is_open=bool(self._is_open[number]),

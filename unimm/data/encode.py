@@ -9,20 +9,22 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import nullcontext
+from dataclasses import replace
 from multiprocessing import get_context
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from unimm.data.shards import ShardWriter
+from unimm.data.shards import ShardManifest, ShardWriter
 from unimm.data.sources import RawShard, Source
+from unimm.document import ImageTokens
 from unimm.tokenizer.image import ImageTokenizer
 
 logger = logging.getLogger(__name__)
 
-Encoder = Callable[[Tensor], Tensor]
-"""Codes ``(n, h, w)`` of pictures ``(n, 3, S, S)`` in [-1, 1]."""
+Encoder = Callable[[Tensor], ImageTokens]
+"""What shards keep of pictures ``(n, 3, S, S)`` in [-1, 1]: codes, and latents if wanted."""
 
 
 def encode_documents(
@@ -40,7 +42,7 @@ def encode_documents(
     Args:
         source: of the documents.
         writer: of the folder; its manifest says how many documents a shard covers.
-        encode: pictures to codes, on ``device``.
+        encode: pictures to codes and latents, on ``device``.
         device: where pictures are shown and encoded.
         num_processes: worker processes that read the source; 0 reads in this one.
         batch_size: pictures encoded at once.
@@ -60,11 +62,12 @@ def encode_documents(
             on_shard(number, None)
     skipped: Counter[str] = Counter()
     for number, shard in _read_ahead(source, missing, size, num_processes):
-        codes = _encode(source, shard, encode, device, batch_size)
-        if codes is None:
-            codes = torch.zeros(0, *writer.manifest.grid_size, dtype=torch.int64)
+        images = _encode(source, shard, encode, device, batch_size)
         writer.write(
-            number, documents=shard.documents, num_documents=shard.num_documents, codes=codes
+            number,
+            documents=shard.documents,
+            num_documents=shard.num_documents,
+            images=images or _nothing(writer.manifest),
         )
         skipped.update(shard.skipped)
         if on_shard:
@@ -74,24 +77,25 @@ def encode_documents(
     return dict(skipped)
 
 
-def encoder_of(tokenizer: ImageTokenizer, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """The tokenizer as a function from pixels to codes on a device."""
+def encoder_of(
+    tokenizer: ImageTokenizer, device: torch.device, *, with_latents: bool = False
+) -> Encoder:
+    """The tokenizer as a function from pixels to what shards keep, on a device."""
     model: Any = tokenizer
     model.to(device=device, memory_format=torch.channels_last)
 
-    def encode(pixels: Tensor) -> Tensor:
-        codes = tokenizer.encode(pixels.contiguous(memory_format=torch.channels_last)).codes
-        assert codes is not None
-        return codes
+    def encode(pixels: Tensor) -> ImageTokens:
+        tokens = tokenizer.encode(pixels.contiguous(memory_format=torch.channels_last))
+        return replace(tokens, latents=tokens.latents if with_latents else None)
 
     return encode
 
 
 def _encode(
     source: Source, shard: RawShard, encode: Encoder, device: torch.device, batch_size: int
-) -> Tensor | None:
-    """All codes ``(N, h, w)`` of a shard; copied to the host once, at the end."""
-    parts: list[Tensor] = []
+) -> ImageTokens | None:
+    """All pictures of a shard; copied to the host once, at the end."""
+    parts: list[ImageTokens] = []
     # Half precision in the convolutions only: the code lookup turns it off for itself.
     is_gpu = device.type == "cuda"
     for start in range(0, shard.num_images, batch_size):
@@ -99,7 +103,19 @@ def _encode(
         pixels = source.show(shard.pictures, rows, device).float() / 127.5 - 1.0
         with torch.no_grad(), torch.autocast("cuda", torch.bfloat16) if is_gpu else nullcontext():
             parts.append(encode(pixels))
-    return torch.cat(parts).cpu() if parts else None
+    if not parts:
+        return None
+    codes = [part.codes for part in parts if part.codes is not None]
+    latents = [part.latents.half() for part in parts if part.latents is not None]
+    return ImageTokens(
+        codes=torch.cat(codes).cpu(), latents=torch.cat(latents).cpu() if latents else None
+    )
+
+
+def _nothing(manifest: ShardManifest) -> ImageTokens:
+    """No pictures, in the shapes of a folder."""
+    codes = torch.zeros(0, *manifest.grid_size, dtype=torch.int64)
+    return ImageTokens(codes=codes, latents=torch.zeros(0, manifest.latent_dim, *codes.shape[1:]))
 
 
 def _read_ahead(

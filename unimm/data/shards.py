@@ -1,9 +1,10 @@
 """Encoded shards: documents whose pictures are already codes, in a folder of safetensors files.
 
-A shard holds ``codes (N, h, w)`` and its documents as JSON lines; ``index.json`` says what the
-folder holds and which image tokenizer made it. Training reads the files as memory maps.
+A shard holds ``codes (N, h, w)``, if asked for also the ``latents (N, C, h, w)`` they come from,
+and its documents as JSON lines; ``index.json`` says what the folder holds and which image tokenizer
+made it. Training reads the files as memory maps.
 
-Shapes: N pictures of a shard, h w the code grid.
+Shapes: N pictures of a shard, h w the code grid, C latent channels.
 """
 
 import json
@@ -18,6 +19,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from unimm.document import ImageTokens
 
 INDEX = "index.json"
 _FORMAT = 1
@@ -34,6 +37,7 @@ class ShardManifest:
         split: name of the split.
         seed: of the source.
         documents_per_shard: documents that a shard covers, skipped ones included.
+        latent_dim: channels of the latents that shards hold in half precision; 0 without latents.
         command: how the folder was made.
     """
 
@@ -43,6 +47,7 @@ class ShardManifest:
     split: str
     seed: int
     documents_per_shard: int
+    latent_dim: int = 0
     command: str = ""
 
 
@@ -73,16 +78,20 @@ class ShardWriter:
         path = self.folder / _file_name(number)
         return entry is not None and path.is_file() and path.stat().st_size == entry["bytes"]
 
-    def write(self, number: int, *, documents: bytes, num_documents: int, codes: Tensor) -> None:
+    def write(
+        self, number: int, *, documents: bytes, num_documents: int, images: ImageTokens
+    ) -> None:
         """Write one shard and then the index, each atomically.
 
         Args:
             number: of the shard, from 0.
             documents: JSON lines, one a document: ``index, kind, is_open, parts, truth``; a picture
-                part is ``{"image": k, "is_drawn": bool}`` with k its row of ``codes``.
+                part is ``{"image": k, "is_drawn": bool}`` with k its row of ``images``.
             num_documents: count of lines.
-            codes: ``(N, h, w)`` integer codes.
+            images: ``codes (N, h, w)``, and ``latents (N, C, h, w)`` if the manifest says so.
         """
+        codes, channels = images.codes, self.manifest.latent_dim
+        assert codes is not None
         grid = tuple(codes.shape[1:])
         assert grid == self.manifest.grid_size or not len(codes), (grid, self.manifest.grid_size)
         path = self.folder / _file_name(number)
@@ -90,6 +99,9 @@ class ShardWriter:
             "codes": codes.cpu().to(torch.uint16).contiguous(),
             "documents": torch.frombuffer(bytearray(documents or b"\n"), dtype=torch.uint8),
         }
+        if channels:
+            assert images.latents is not None and images.latents.shape[1] == channels
+            tensors["latents"] = images.latents.cpu().to(torch.float16).contiguous()
         temporary = path.with_suffix(".partial")
         save_file(tensors, temporary, metadata={"num_documents": str(num_documents)})
         _replace(temporary, path)
@@ -110,7 +122,7 @@ class ShardWriter:
 
 
 class ShardFolder:
-    """Reads a folder of shards: documents by number, codes by shard.
+    """Reads a folder of shards: documents by number, pictures by shard.
 
     Args:
         folder: what ``ShardWriter`` wrote.
@@ -131,14 +143,14 @@ class ShardFolder:
                 f"{self.manifest.tokenizer_hash}, but this run uses {tokenizer_hash}: encode the "
                 "documents again (tokenizers/encode_shards.py), or use that tokenizer"
             )
-        self.codes: list[Tensor] = []
+        self.images: list[ImageTokens] = []
         self._documents: list[bytes] = []
         for entry in index["shards"]:
-            codes, documents = self._open(entry)
-            self.codes.append(codes)
+            images, documents = self._open(entry)
+            self.images.append(images)
             self._documents.append(documents)
         self.num_documents = sum(entry["num_documents"] for entry in index["shards"])
-        self.num_images = sum(map(len, self.codes))
+        self.num_images = sum(entry["num_images"] for entry in index["shards"])
         if self.num_documents == 0:
             raise ValueError(f"{self.folder} holds no documents; encode some first")
 
@@ -149,7 +161,7 @@ class ShardFolder:
                 if line:
                     yield shard, json.loads(line)
 
-    def _open(self, entry: Mapping[str, Any]) -> tuple[Tensor, bytes]:
+    def _open(self, entry: Mapping[str, Any]) -> tuple[ImageTokens, bytes]:
         path = self.folder / entry["file"]
         remedy = "encode it again by running the command that made the folder once more"
         if not path.is_file():
@@ -160,6 +172,7 @@ class ShardFolder:
         try:
             with safe_open(path, framework="pt") as file:
                 codes: Tensor = file.get_tensor("codes")
+                latents = file.get_tensor("latents") if self.manifest.latent_dim else None
                 documents = file.get_tensor("documents").numpy().tobytes()
         except SafetensorError as error:
             raise ValueError(f"shard {path} cannot be read ({error}): {remedy}") from error
@@ -169,7 +182,7 @@ class ShardFolder:
                 f"shard {path} holds code {largest}, but its image tokenizer has "
                 f"{self.manifest.codebook_size} codes: {remedy}"
             )
-        return codes, documents
+        return ImageTokens(codes=codes, latents=latents), documents
 
 
 def document_line(

@@ -25,6 +25,7 @@ def generate_image(  # pyright: ignore[reportInconsistentOverload]
     top_k: int | None = None,
     top_p: float | None = None,
     guidance_scale: float | None = None,
+    num_steps: int | None = None,
     progress: Progress | None = None,
 ) -> Image.Image | list[Image.Image]:
     """Draw what a text says.
@@ -38,6 +39,8 @@ def generate_image(  # pyright: ignore[reportInconsistentOverload]
         top_k: keeps the k most likely codes; 0 keeps all.
         top_p: keeps the likeliest codes that have this probability together.
         guidance_scale: of classifier-free guidance; 1 is off.
+        num_steps: of models that draw in steps of their own choice, such as denoising; 0 is the
+            model's own number.
         progress: called after every step with 0 and the positions made so far.
 
     Returns:
@@ -55,6 +58,7 @@ def generate_image(  # pyright: ignore[reportInconsistentOverload]
         top_k=top_k,
         top_p=top_p,
         guidance_scale=guidance_scale,
+        num_steps=num_steps,
     )
     plan = Plan(text=pipeline.sampler.text, first_page=sampling, later_pages=sampling, num_images=1)
     requests = [

@@ -66,6 +66,7 @@ def generate_story(  # pyright: ignore[reportInconsistentOverload]
     top_p: float | None = None,
     guidance_scale: float | None = None,
     first_guidance_scale: float | None = None,
+    num_steps: int | None = None,
     max_text_tokens: int = 96,
     stream: bool = False,
     progress: Progress | None = None,
@@ -92,6 +93,7 @@ def generate_story(  # pyright: ignore[reportInconsistentOverload]
         top_p: as ``text_top_p``, for pictures.
         guidance_scale: of the pictures; 1 is off.
         first_guidance_scale: of the story's first picture, if it shall differ.
+        num_steps: of the pictures, as in ``generate_image``.
         max_text_tokens: bound on a page's text.
         stream: yield ``StoryEvent`` as they come instead of returning the whole.
         progress: called after every step with the page (from 0) and the positions made so far.
@@ -113,7 +115,12 @@ def generate_story(  # pyright: ignore[reportInconsistentOverload]
     _check_counts(num_images=num_images, max_images=max_images, max_text_tokens=max_text_tokens)
     defaults = pipeline.sampler
     first_scale = guidance_scale if first_guidance_scale is None else first_guidance_scale
-    pictures = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    pictures = {
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "num_steps": num_steps,
+    }
     plan = Plan(
         text=override(
             defaults.text, temperature=text_temperature, top_k=text_top_k, top_p=text_top_p

@@ -16,12 +16,15 @@ class SamplingConfig:
         top_p: keep the smallest set of tokens with this probability; 1 keeps all.
         guidance_scale: of classifier-free guidance (Ho and Salimans, 2022); 1 is off. Text is not
             guided.
+        num_steps: evaluations of an objective that draws a picture in steps of its own choice; 0 is
+            that objective's default.
     """
 
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
     guidance_scale: float = 1.0
+    num_steps: int = 0
 
     def __post_init__(self) -> None:
         checks = (
@@ -29,6 +32,7 @@ class SamplingConfig:
             (self.top_k >= 0, "top_k", "0 (off) or a positive count"),
             (0 < self.top_p <= 1, "top_p", "in (0, 1]"),
             (0 <= self.guidance_scale < float("inf"), "guidance_scale", "1 (off) or larger"),
+            (self.num_steps >= 0, "num_steps", "0 (the objective's default) or a positive count"),
         )
         for is_good, name, rule in checks:
             if not is_good:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from unimm.document import ImageTokens, Segment, SpecialIds
 from unimm.nn.sampling import SamplingConfig
+from unimm.tokenizer.image import ImageTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +36,18 @@ class ObjectiveConfig:
     """Base of the objectives' configurations; picklable, so that loader workers lay out pictures.
 
     Attributes:
+        name: of the head.
+        is_own_context: later positions read the target itself: no copy follows.
+        needs_latents: it learns from latents, not from codes alone.
+        default_sampling: of the first and of later pictures of a document, where the defaults for
+            codes do not suit.
         weight: of this objective's loss.
     """
 
     name: ClassVar[str]
     is_own_context: ClassVar[bool]
+    needs_latents: ClassVar[bool] = False
+    default_sampling: ClassVar[tuple[SamplingConfig, SamplingConfig] | None] = None
 
     weight: float = 1.0
 
@@ -95,6 +103,12 @@ class Objective(nn.Module, Generic[D]):
 
     #: Whether ``embed`` fills the positions that ``loss`` reads; else they hold codes or tokens.
     fills_slots: ClassVar[bool]
+
+    def bind(self, image_tokenizer: ImageTokenizer) -> None:
+        """Take what is needed of the frozen tokenizer, outside of the module tree.
+
+        Called before the first draw, loss or sample; what is taken is never saved or sharded.
+        """
 
     def draw(self, tokens: ImageTokens, generators: Sequence[torch.Generator]) -> D:
         """Settle the randomness of ``M`` pictures (mask, time, noise), one generator each."""

@@ -173,6 +173,8 @@ class TrainConfig:
         image_tokenizer: folder of a trained image tokenizer.
         text_tokenizer: ``tokenizer.json`` or its folder.
         model: architecture.
+        initial_model: folder of a trained model to start from: an earlier stage, or a trunk that
+            drew by another objective. Weights of other names stay as drawn.
         data: what is trained on.
         optimizer: AdamW.
         schedule: of the learning rate.
@@ -189,6 +191,7 @@ class TrainConfig:
     text_tokenizer: str
     data: DataConfig
     model: ModelConfig = field(default_factory=ModelConfig)
+    initial_model: str = ""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)

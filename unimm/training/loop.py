@@ -231,6 +231,7 @@ def _finish(
     if is_main():
         model = UniMM(config.model, special=engine.model.special, spec=engine.model.spec)
         model.load_state_dict(weights)
+        model.bind(parts.image_tokenizer)
         save(model, parts, run_dir / "model")
         (run_dir / "samples").mkdir(exist_ok=True)
         device = engine.model.text_embedding.weight.device

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unimm.checkpoint import image_tokenizer_hash
 from unimm.checkpoint.folder import load_image_tokenizer
+from unimm.checkpoint.start import init_from_model
 from unimm.data.corpus import Corpus, copied_name_mask
 from unimm.data.encode import encode_documents, encoder_of
 from unimm.data.loader import Packing, RowStream, evaluation_batches
@@ -62,7 +63,10 @@ def prepare(config: TrainConfig, *, micro_rows: int, device: torch.device) -> Pa
     image_tokenizer = load_image_tokenizer(config.image_tokenizer)
     tokenizer_hash = image_tokenizer_hash(image_tokenizer)
     special = text_tokenizer.special_ids
-    folders = _folders(config.data, image_tokenizer, tokenizer_hash, device)
+    with_latents = any(objective.needs_latents for objective in config.model.objectives)
+    folders = _folders(
+        config.data, image_tokenizer, tokenizer_hash, device, with_latents=with_latents
+    )
     packing = Packing(
         row_length=config.data.row_length,
         special=special,
@@ -74,6 +78,12 @@ def prepare(config: TrainConfig, *, micro_rows: int, device: torch.device) -> Pa
 
     def read(split: str, limit: int | None = None) -> Corpus:
         folder = ShardFolder(folders[split], tokenizer_hash=tokenizer_hash)
+        if with_latents and not folder.manifest.latent_dim:
+            raise ValueError(
+                f"the shards in {folder.folder} hold codes only, but "
+                f"{', '.join(config.model.heads)} learns from latents: encode the documents again "
+                "with tokenizers/encode_shards.py --with_latents true"
+            )
         return Corpus(folder, encode_texts=text_tokenizer.encode_batch, limit=limit)
 
     stream = RowStream(read("train"), packing)
@@ -89,8 +99,24 @@ def prepare(config: TrainConfig, *, micro_rows: int, device: torch.device) -> Pa
         latent_dim=image_tokenizer.latent_dim,
         grid_size=stream.corpus.grid_size[0],
     )
+    model = UniMM(config.model, special=special, spec=spec)
+    model.bind(image_tokenizer)
+    if config.initial_model:
+        started = init_from_model(
+            model,
+            config.initial_model,
+            text_tokenizer_hash=text_tokenizer.content_hash,
+            image_tokenizer_hash=tokenizer_hash,
+        )
+        logger.info(
+            "%d weights from %s; drawn afresh: %s; unused: %s",
+            len(started.taken),
+            config.initial_model,
+            ", ".join(started.fresh) or "none",
+            ", ".join(started.unused) or "none",
+        )
     return Parts(
-        model=UniMM(config.model, special=special, spec=spec),
+        model=model,
         stream=stream,
         evaluation=evaluation,
         image_tokenizer=image_tokenizer,
@@ -105,6 +131,7 @@ def encode_world(
     tokenizer: ImageTokenizer,
     tokenizer_hash: str,
     device: torch.device,
+    with_latents: bool = False,
 ) -> Path:
     """Encode documents of the embedded world, or find them encoded.
 
@@ -126,6 +153,7 @@ def encode_world(
         world.image_size,
         asdict(world.mix),
         tokenizer_hash,
+        *(["latents"] if with_latents else []),
     ]
     name = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
     folder = Path(world.cache_dir).expanduser() / f"{split}-{name}"
@@ -136,6 +164,7 @@ def encode_world(
         split=split,
         seed=world.seed,
         documents_per_shard=_DOCUMENTS_PER_SHARD,
+        latent_dim=tokenizer.latent_dim if with_latents else 0,
     )
     if is_main():
         writer = ShardWriter(folder, manifest=manifest)
@@ -145,7 +174,7 @@ def encode_world(
         encode_documents(
             source,
             writer,
-            encode=encoder_of(tokenizer, device),
+            encode=encoder_of(tokenizer, device, with_latents=with_latents),
             device=device,
             num_processes=world.num_processes,
             batch_size=64,
@@ -155,7 +184,12 @@ def encode_world(
 
 
 def _folders(
-    data: DataConfig, tokenizer: ImageTokenizer, tokenizer_hash: str, device: torch.device
+    data: DataConfig,
+    tokenizer: ImageTokenizer,
+    tokenizer_hash: str,
+    device: torch.device,
+    *,
+    with_latents: bool,
 ) -> dict[str, Path]:
     """Split -> folder of shards, of those that there are."""
     if data.world is None:
@@ -164,7 +198,12 @@ def _folders(
     splits: tuple[Splits, ...] = ("train", "validation", "heldout")
     return {
         split: encode_world(
-            data.world, split, tokenizer=tokenizer, tokenizer_hash=tokenizer_hash, device=device
+            data.world,
+            split,
+            tokenizer=tokenizer,
+            tokenizer_hash=tokenizer_hash,
+            device=device,
+            with_latents=with_latents,
         )
         for split in splits
         if split == "train" or data.world.num_held_out

@@ -6,7 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from unimm.data.corpus import Corpus
 from unimm.data.shards import INDEX, ShardFolder, ShardManifest, ShardWriter, document_line
+from unimm.document import ImageTokens
 
 MANIFEST = ShardManifest(
     tokenizer_hash="aaa",
@@ -24,11 +26,13 @@ def write(folder, manifest=MANIFEST, numbers=(0, 1), largest_code=23):
     for number in numbers:
         codes = torch.randint(largest_code, (2, 4, 4), generator=generator)
         codes[0, 0, 0] = largest_code
+        latents = torch.randn(2, 3, 4, 4, generator=generator)
+        images = ImageTokens(codes=codes, latents=latents if manifest.latent_dim else None)
         lines = [
             document_line([{"text": f"page {number}"}, {"image": k, "is_drawn": True}], index=k)
             for k in range(2)
         ]
-        writer.write(number, documents=b"".join(lines), num_documents=2, codes=codes)
+        writer.write(number, documents=b"".join(lines), num_documents=2, images=images)
     return writer
 
 
@@ -39,7 +43,22 @@ def test_what_is_written_is_read(tmp_path):
     assert folder.num_documents == len(documents) == 4 and folder.num_images == 4
     shard, document = documents[2]
     assert shard == 1 and document["parts"][0] == {"text": "page 1"}
-    assert folder.codes[1].shape == (2, 4, 4) and int(folder.codes[1][0, 0, 0]) == 23
+    codes = folder.images[1].codes
+    assert codes is not None and codes.shape == (2, 4, 4) and int(codes[0, 0, 0]) == 23
+    assert folder.images[1].latents is None
+
+
+def test_latents_are_kept_in_half_precision_and_reach_documents(tmp_path):
+    write(tmp_path, replace(MANIFEST, latent_dim=3))
+    folder = ShardFolder(tmp_path)
+    stored = folder.images[0].latents
+    assert stored is not None and stored.shape == (2, 3, 4, 4) and stored.dtype == torch.float16
+    corpus = Corpus(folder, encode_texts=lambda texts: [[7] for _ in texts])
+    tokens = corpus.document(1).parts[1].tokens
+    assert tokens is not None and tokens.latents is not None
+    assert torch.equal(tokens.latents, stored[1].float())
+    with pytest.raises(ValueError, match="latent_dim 3, this run would add 0"):
+        ShardWriter(tmp_path, manifest=MANIFEST)
 
 
 def test_whole_shards_are_not_written_again(tmp_path):

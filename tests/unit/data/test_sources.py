@@ -10,12 +10,14 @@ from PIL import Image
 from unimm.data.encode import encode_documents
 from unimm.data.shards import ShardFolder, ShardManifest, ShardWriter
 from unimm.data.sources import JsonlSource
+from unimm.document import ImageTokens
 
 
 def mean_codes(pixels):
     """Stand-in for a tokenizer: one code for the mean of each 8x8 square."""
     grey = (pixels.mean(1, keepdim=True) + 1) * 127.5
-    return torch.nn.functional.avg_pool2d(grey, 8)[:, 0].round().long()
+    codes = torch.nn.functional.avg_pool2d(grey, 8)[:, 0].round().long()
+    return ImageTokens(codes=codes, latents=codes[:, None] / 2)
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def documents(tmp_path):
     return path
 
 
-def encode(source, folder, **kwargs):
+def encode(source, folder, *, latent_dim=0, **kwargs):
     manifest = ShardManifest(
         tokenizer_hash="x",
         codebook_size=256,
@@ -47,6 +49,7 @@ def encode(source, folder, **kwargs):
         split="train",
         seed=0,
         documents_per_shard=3,
+        latent_dim=latent_dim,
     )
     return encode_documents(
         source, ShardWriter(folder, manifest=manifest), encode=mean_codes, **kwargs
@@ -62,9 +65,19 @@ def test_good_documents_are_encoded_and_bad_ones_counted(documents, tmp_path, ca
     assert [line["index"] for _, line in found] == [0, 2, 5]
     assert found[0][1]["truth"] == {"names": ["Mia"]}
     assert found[1][1]["parts"][1]["is_drawn"] is False and found[2][1]["is_open"]
-    grey, wide = folder.codes[0][0].long(), folder.codes[0][1].long()
+    codes = folder.images[0].codes
+    assert codes is not None
+    grey, wide = codes.long()
     assert (grey == 200).all()
     assert (wide == 100).all(), "a wide picture is cut to its centre square"
+
+
+def test_latents_are_encoded_beside_the_codes(documents, tmp_path):
+    encode(JsonlSource(documents, image_size=16), tmp_path / "shards", latent_dim=1)
+    images = ShardFolder(tmp_path / "shards").images
+    assert images[1].latents is not None and len(images[1].latents) == 0  # text only
+    assert images[0].codes is not None and images[0].latents is not None
+    assert torch.equal(images[0].latents[:, 0].float() * 2, images[0].codes.float())
 
 
 def test_wrong_size_can_be_refused(documents, tmp_path):

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from corpora import tiny_data, tiny_run
+from corpora import tiny_data, tiny_run, tiny_tokenizers, write_shards
+from helpers import tiny_objective
 from safetensors import safe_open
 
 from unimm.model import UniMM
+from unimm.objectives import OBJECTIVES
 from unimm.training.config import EngineConfig, LoggingConfig, ScheduleConfig
 from unimm.training.loop import train
 from unimm.training.schedule import Clock, learning_rate_factor
@@ -73,6 +75,33 @@ def test_bfloat16_follows_float32(tmp_path, engine):
     half = losses(run(config))
     assert torch.allclose(torch.tensor(exact), torch.tensor(half), atol=0.05)
     assert exact != half
+
+
+@pytest.mark.parametrize("engine", [{}, dict(precision="bfloat16", zero_stage=1)])
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_every_objective_learns(tmp_path, name, engine):
+    base = tiny_run(tmp_path)
+    config = replace(
+        base,
+        model=replace(base.model, objectives=(tiny_objective(name),)),
+        engine=EngineConfig(**engine),
+        max_steps=20,
+    )
+    lines = run(config)
+    assert lines[-1]["text"] < 0.8 * lines[0]["text"] and lines[-1][name] < 0.95 * lines[0][name]
+    assert f"validation/{name}" in read_log(config)[-1]
+
+
+def test_shards_without_latents_are_refused(tmp_path):
+    base = tiny_run(tmp_path)
+    folder = write_shards(tmp_path / "codes", tokenizer_hash=tiny_tokenizers(tmp_path))
+    config = replace(
+        base,
+        model=replace(base.model, objectives=(tiny_objective("diffusion"),)),
+        data=replace(base.data, train=str(folder)),
+    )
+    with pytest.raises(ValueError, match=r"codes only, but diffusion .*--with_latents true"):
+        run(config)
 
 
 def test_nan_stops_the_run_and_saves_the_batch(tmp_path, monkeypatch):

@@ -15,12 +15,13 @@ TESTS = Path(__file__).parents[2]
 def launch(folder, word, num_ranks):
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     env = {key: value for key, value in os.environ.items() if key not in names}
+    path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
     done = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
             *("--nproc_per_node", str(num_ranks), str(TESTS / "run_stages.py"), str(folder), word),
         ],
-        env=env | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS), "DS_ACCELERATOR": "cpu"},
+        env=env | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path, "DS_ACCELERATOR": "cpu"},
         capture_output=True,
         text=True,
         timeout=60,
@@ -32,7 +33,7 @@ def curve(folder, name):
     lines = map(json.loads, (folder / name / "log.jsonl").read_text().splitlines())
     found = [x for x in lines if "learning_rate" in x]
     assert len(found) == 6
-    return torch.tensor([[x["text"], x["next_token"], x["second"], x["norm"]] for x in found])
+    return torch.tensor([[x["text"], x["next_token"], x["diffusion"], x["norm"]] for x in found])
 
 
 def test_all_stages_on_one_and_two_ranks_agree(tmp_path):

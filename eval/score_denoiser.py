@@ -1,0 +1,97 @@
+"""Score a model that denoises: WorldEval at several numbers of steps, cost, and colour swaps.
+
+python eval/score_denoiser.py eval/configs/denoiser.yaml --model runs/storyworld_diffusion/model
+"""
+
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from PIL import Image
+
+from unimm.config import load_config
+from unimm.diffusion.sampler import EvaluationCounter
+from unimm.evaluation.colour_swaps import sample_swaps, score_swaps
+from unimm.evaluation.picture_config import PictureRunConfig
+from unimm.evaluation.picture_judge import detector_judge
+from unimm.evaluation.picture_run import score_pictures
+from unimm.generation import generate_image
+from unimm.ledger import write_ledger
+from unimm.pipeline import Pipeline, load_pipeline
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiserScores:
+    """What is scored."""
+
+    steps: tuple[int, ...] = (10, 50)
+    """Numbers of steps; the first is the one that colours are swapped with."""
+    num_swaps: int = 200
+    """Pairs of prompts."""
+    num_timed: int = 256
+    """Pictures drawn at once to measure speed."""
+    pictures: PictureRunConfig = field(default_factory=PictureRunConfig)
+    """WorldEval; a folder for each number of steps is made in its output."""
+
+
+def cost(pipeline: Pipeline, config: DenoiserScores, num_steps: int) -> dict[str, float]:
+    """Pictures a second of one large batch, and forwards a picture of head and trunk."""
+    objective = pipeline.model.objective(pipeline.model.config.heads[0])
+    counters = {"trunk": EvaluationCounter(), "head": EvaluationCounter()}
+    head = getattr(objective, "denoiser", None)
+    options = vars(replace(config.pictures.sampling, num_steps=num_steps))
+    prompts = ["A red ball."] * config.num_timed
+    generate_image(pipeline, prompts, seed=1, **options)  # warm up
+    stops = [counters["trunk"].watch(pipeline.model.backbone)]
+    stops += [counters["head"].watch(head)] if head is not None else []
+    started = time.monotonic()
+    generate_image(pipeline, prompts, seed=0, **options)
+    seconds = time.monotonic() - started
+    for stop in stops:
+        stop()
+    figures = {f"{name} evaluations": x.num_rows / len(prompts) for name, x in counters.items()}
+    return {"pictures/s": round(len(prompts) / seconds, 1), **figures}
+
+
+def _say(score: dict[str, float]) -> str:
+    return f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
+
+
+def main() -> None:
+    config = load_config(DenoiserScores, sys.argv[1:])
+    run = config.pictures
+    device = torch.device(run.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    pipeline = load_pipeline(run.model, device=device)
+    judge = detector_judge(run.detector, device=device)
+    rows: dict[str, dict[str, Any]] = {}
+    for number in config.steps:
+        sampling = replace(run.sampling, num_steps=number)
+        part = replace(run, sampling=sampling, output=f"{run.output}/{number}_steps")
+        summary = score_pictures(pipeline, judge, part, device=device, tell=print)
+        assert summary is not None
+        means = {
+            f"{split} mean": _say(x["mean"]["score"]) for split, x in summary["splits"].items()
+        }
+        rows[f"{number} steps"] = {**means, **cost(pipeline, config, number)}
+    options = vars(replace(run.sampling, num_steps=config.steps[0]))
+
+    def draw(prompts: list[str], seeds: list[int]) -> Sequence[Image.Image]:
+        return generate_image(pipeline, prompts, seed=seeds, **options)
+
+    swaps = score_swaps(sample_swaps(config.num_swaps, seed=run.seed), draw, judge, seed=run.seed)
+    figures = {"steps": rows, "colour swaps": swaps}
+    print(figures)
+    if run.ledger:
+        command = shlex.join(["python", *sys.argv])
+        path = write_ledger(
+            "denoiser", command=command, seed=run.seed, figures=figures, folder=run.ledger
+        )
+        print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Rectified-flow diffusion in pure functions: path, times, solvers, sampling loop, guidance."""

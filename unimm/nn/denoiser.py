@@ -1,0 +1,166 @@
+"""The denoiser: DiT blocks that draw a latent grid, told what by one context vector a patch.
+
+Legend: ``B`` pictures, ``C, h, w`` latents, ``p`` patch side, ``n`` patches, ``D`` width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unimm.nn.dit_blocks import (
+    Block,
+    Conditioning,
+    MMDiTBlock,
+    Modulation,
+    PlainBlock,
+    TableModulation,
+    modulate,
+)
+from unimm.nn.embeddings import (
+    TimeEmbedding,
+    ZeroLinear,
+    from_patches,
+    grid_sinusoid,
+    to_patches,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiserConfig:
+    """Sizes of a denoiser.
+
+    Attributes:
+        dim: width ``D``.
+        depth: blocks.
+        num_heads: of the attentions.
+        mlp_ratio: inner width of the feed-forward over ``D``.
+        patch_size: side ``p`` of the patches that latents are cut into.
+        conditioning: how blocks are told what to draw. ``adaln_zero`` modulates every patch by time
+            and its own context vector (Peebles and Xie, 2023); ``per_token`` is the same without
+            attention (MAR's and NextStep-1's head); ``cross_attn``, ``in_context`` and ``mmdit``
+            (Esser et al., 2024) attend to all vectors; ``adaln_single`` is cross-attention with one
+            modulation shared by all blocks (PixArt-alpha).
+        num_scalars: micro-conditioning numbers a picture (SDXL).
+    """
+
+    dim: int = 256
+    depth: int = 6
+    num_heads: int = 4
+    mlp_ratio: float = 4.0
+    patch_size: int = 1
+    conditioning: Conditioning = "adaln_zero"
+    num_scalars: int = 0
+
+    def __post_init__(self) -> None:
+        if self.dim % self.num_heads or self.dim % 4:
+            raise ValueError(
+                f"dim {self.dim} must be a multiple of num_heads {self.num_heads} and of 4"
+            )
+        if self.depth < 1 or self.patch_size < 1:
+            raise ValueError(
+                f"depth {self.depth} and patch_size {self.patch_size} must be at least 1"
+            )
+
+
+class Denoised(NamedTuple):
+    """What a denoiser gives.
+
+    Attributes:
+        velocity: ``(B, C, h, w)`` float32.
+        features: ``(B, D, h / p, w / p)`` after each block that was asked for.
+    """
+
+    velocity: Tensor
+    features: tuple[Tensor, ...]
+
+
+class Denoiser(nn.Module):
+    """Predicts the velocity of noisy latents.
+
+    Args:
+        config: sizes.
+        latent_dim: channels ``C``.
+        context_dim: width of the context vectors.
+    """
+
+    def __init__(self, config: DenoiserConfig, *, latent_dim: int, context_dim: int) -> None:
+        super().__init__()
+        self.config = config
+        dim, channels = config.dim, latent_dim * config.patch_size**2
+        self.time = TimeEmbedding(dim, config.num_scalars)
+        self.input = nn.Linear(channels, dim)
+        self.context = nn.Linear(context_dim, dim)
+        # One layer for all blocks, and at the end for the final two (PixArt-alpha, section 2.2).
+        is_single = config.conditioning == "adaln_single"
+        self.shared = nn.Linear(dim, 6 * dim) if is_single else None
+        self.blocks = nn.ModuleList(self._block(i) for i in range(config.depth))
+        self.modulation = TableModulation(dim, 2) if is_single else Modulation(dim, 2)
+        self.output = ZeroLinear(dim, channels)
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        context: Tensor,
+        *,
+        scalars: Tensor | None = None,
+        layers: Sequence[int] = (),
+    ) -> Denoised:
+        """Predict velocities.
+
+        Args:
+            x: ``(B, C, h, w)`` noisy latents.
+            t: ``(B,)`` float32 times.
+            context: ``(B, n, context_dim)``, one vector a patch, raster order.
+            scalars: ``(B, num_scalars)`` float32.
+            layers: blocks whose features are given, negative from the end.
+        """
+        config, (_, _, height, width) = self.config, x.shape
+        p = config.patch_size
+        grid = (height // p, width // p)
+        num_patches = grid[0] * grid[1]
+        assert context.shape[1] == num_patches, (context.shape, x.shape)
+
+        dtype = self.input.weight.dtype
+        places = grid_sinusoid(*grid, config.dim, x.device).to(dtype)  # (n, D)
+        hidden = self.input(to_patches(x, p).to(dtype)) + places  # (B, n, D)
+        told = self.context(context.to(dtype)) + places  # (B, n, D)
+        time = self.time(t, scalars)[:, None]  # (B, 1, D)
+        condition = self._condition(time, told)
+        if config.conditioning == "in_context":
+            hidden = torch.cat([hidden, told, time], dim=1)  # (B, 2 n + 1, D)
+
+        wanted = [layer % config.depth for layer in layers]
+        features: dict[int, Tensor] = {}
+        block_condition = condition if self.shared is None else self.shared(functional.silu(time))
+        for i, block in enumerate(self.blocks):
+            hidden, told = block(hidden, told, block_condition)
+            if i in wanted:
+                seen = hidden[:, :num_patches].transpose(1, 2)
+                features[i] = seen.unflatten(-1, grid)  # (B, D, h / p, w / p)
+        hidden = hidden[:, :num_patches]
+        final = torch.cat([time, time], dim=-1) if self.shared is not None else condition
+        shift, scale = self.modulation(final)
+        patches = self.output(modulate(hidden, shift, scale)).float()  # (B, n, C p p)
+        return Denoised(from_patches(patches, p, height), tuple(features[i] for i in wanted))
+
+    def _block(self, number: int) -> nn.Module:
+        config = self.config
+        sizes = (config.dim, config.num_heads, config.mlp_ratio)
+        if config.conditioning == "mmdit":
+            return MMDiTBlock(*sizes, is_last=number == config.depth - 1)
+        if config.conditioning == "in_context":
+            return PlainBlock(*sizes)
+        return Block(*sizes, config.conditioning)
+
+    def _condition(self, time: Tensor, told: Tensor) -> Tensor:
+        """What modulates: time, with each patch's own vector or the mean of all (SD3's pooled)."""
+        if self.config.conditioning in ("adaln_zero", "per_token"):
+            return time + told
+        if self.config.conditioning == "mmdit":
+            return time + told.mean(1, keepdim=True)
+        return time

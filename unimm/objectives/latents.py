@@ -1,0 +1,143 @@
+"""The latent space of the frozen tokenizer, as denoising objectives see it: standardised."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from unimm.diffusion.times import TimeConfig, sample_times
+from unimm.document import IGNORE, NO_CODE, ImageTokens, Segment, SpecialIds, image_positions
+from unimm.nn.sampling import SamplingConfig
+from unimm.objectives.base import ImageSpec
+from unimm.tokenizer.image import ImageTokenizer
+
+DEFAULT_SAMPLING = (SamplingConfig(guidance_scale=2.0), SamplingConfig(guidance_scale=2.0))
+"""Noise as it was trained on, and guidance."""
+
+
+class LatentSpace:
+    """Standardises latents, and finds the codes that later positions read.
+
+    It holds the tokenizer in a plain object, so that no module registers it.
+
+    Args:
+        tokenizer: frozen; its statistics were measured on training pictures.
+    """
+
+    def __init__(self, tokenizer: ImageTokenizer) -> None:
+        if not bool((tokenizer.latent_std > 0).all()):
+            raise ValueError(
+                "the image tokenizer's latent_std must be positive: train it with its script, "
+                "which measures the statistics"
+            )
+        self._tokenizer = tokenizer
+
+    def standardise(self, latents: Tensor) -> Tensor:
+        """``(..., C, h, w)`` to mean 0 and variance 1 a channel, float32."""
+        mean, std = self._statistics(latents.device)
+        return (latents.float() - mean) / std
+
+    def restore(self, standardised: Tensor) -> Tensor:
+        """Undo ``standardise``."""
+        mean, std = self._statistics(standardised.device)
+        return standardised.float() * std + mean
+
+    def to_tokens(self, standardised: Tensor) -> ImageTokens:
+        """Drawn latents ``(B, C, h, w)`` as pictures: restored, with their nearest codes."""
+        restored = self.restore(standardised)
+        device = self._tokenizer.codebook_vectors.device
+        codes = self._tokenizer.quantize(restored.to(device)).to(restored.device)
+        return ImageTokens(codes=codes, latents=restored)
+
+    def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        tokenizer = self._tokenizer
+        mean, std = tokenizer.latent_mean, tokenizer.latent_std
+        return tuple(x.to(device)[:, None, None] for x in (mean, std))  # pyright: ignore
+
+
+def latents_of(tokens: ImageTokens) -> Tensor:
+    """Latents of training pictures.
+
+    Raises:
+        ValueError: if the pictures are codes only.
+    """
+    if tokens.latents is None:
+        raise ValueError(
+            "these pictures have codes but no latents, which denoising objectives learn from: "
+            "encode the documents again with tokenizers/encode_shards.py --with_latents true"
+        )
+    return tokens.latents
+
+
+def draw_noise(shape: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:
+    """Noise ``(len(generators), *shape)``, each picture's from its own generator."""
+    return torch.stack([torch.randn(tuple(shape), generator=g) for g in generators])
+
+
+def draw_times(generators: Sequence[torch.Generator], count: int, config: TimeConfig) -> Tensor:
+    """Times ``(len(generators), count)`` of each picture, stratified over the density."""
+    uniform = torch.stack([torch.rand(count, generator=g) for g in generators])
+    return sample_times((torch.arange(count) + uniform) / count, config)
+
+
+def query_layout(
+    tokens: ImageTokens, special: SpecialIds, *, patch_size: int, head: str
+) -> Segment:
+    """``<boi>``, then one position a patch in one block, whose inputs the objective fills."""
+    assert tokens.codes is not None
+    height, width = tokens.codes.shape
+    positions = patch_positions(height, width, patch_size) + 1  # <boi> is at 0
+    count = len(positions)
+    return Segment(
+        input_ids=torch.tensor([special.boi] + [special.pad] * count),
+        code_ids=torch.full((1 + count,), NO_CODE),
+        labels=torch.tensor([IGNORE] + [0] * count),
+        position_ids=torch.cat([positions.new_zeros(1, 3), positions]),
+        block_ids=torch.tensor([0] + [1] * count),
+        head=head,
+        is_context=False,
+        image=tokens,
+    )
+
+
+def clean_context(codes: Tensor, special: SpecialIds, *, head: str) -> Segment:
+    """A finished picture's codes in one block: what the drawn picture leaves behind."""
+    flat = codes.flatten().long()
+    return Segment(
+        input_ids=torch.full_like(flat, special.pad),
+        code_ids=flat,
+        labels=torch.full_like(flat, IGNORE),
+        position_ids=image_positions(*codes.shape),
+        block_ids=torch.zeros_like(flat),
+        head=head,
+    )
+
+
+def patch_positions(height: int, width: int, patch_size: int) -> Tensor:
+    """Positions ``(n, 3)`` of patches on the finest grid, each at its middle code."""
+    if height % patch_size or width % patch_size:
+        raise ValueError(
+            f"a grid of {height}x{width} codes cannot be cut into patches of {patch_size}: choose "
+            "a patch_size that divides it"
+        )
+    coarse = image_positions(height // patch_size, width // patch_size)
+    middle = coarse.new_tensor([0, patch_size // 2, patch_size // 2])
+    return coarse * patch_size + middle
+
+
+def zero_picture(spec: ImageSpec, device: torch.device) -> ImageTokens:
+    """One picture of code 0 and zero latents."""
+    side = spec.grid_size
+    return ImageTokens(
+        codes=torch.zeros(1, side, side, dtype=torch.int64, device=device),
+        latents=torch.zeros(1, spec.latent_dim, side, side, device=device),
+    )
+
+
+def check_patches(patch_size: int, spec: ImageSpec) -> int:
+    """Number of patches of the pictures that a model draws.
+
+    Raises:
+        ValueError: if the grid cannot be cut so.
+    """
+    return len(patch_positions(spec.grid_size, spec.grid_size, patch_size))
