@@ -71,3 +71,13 @@ def test_pictures_of_any_generator_are_scored(tmp_path):
     assert row["failed"] == 1 and "ceiling after the tokenizer" not in row
     page = (output / "report.html").read_text()
     assert "7 failed" in page and "damaged" in page and "missing" in page
+
+
+def test_captions_are_scored(model, tmp_path):
+    script, config = ROOT / "eval/score_captions.py", ROOT / "eval/configs/captions.yaml"
+    arguments = ("--model", model, "--num_pictures", "2", "--device", "cpu")
+    folders = ("--output", str(tmp_path / "out"), "--ledger", str(tmp_path))
+    command = [sys.executable, str(script), str(config), *arguments, *folders]
+    subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+    ledger = json.loads((tmp_path / "captions.json").read_text())
+    assert ledger["figures"] == json.loads((tmp_path / "out" / "summary.json").read_text())
