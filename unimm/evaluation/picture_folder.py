@@ -108,6 +108,19 @@ class PictureFolder:
         """Where a picture lies."""
         return self.samples / f"{request:05}" / "samples" / f"{sample:05}.png"
 
+    def find(self, request: int, sample: int) -> Path:
+        """Where a picture lies, also if its number has fewer or more digits than ours."""
+        path = self.path_of(request, sample)
+        if path.exists() or not path.parent.is_dir():
+            return path
+        named = [x for x in path.parent.glob("*.png") if x.stem.isdigit()]
+        return next((x for x in named if int(x.stem) == sample), path)
+
+    def num_beyond(self, num_requests: int, num_samples: int) -> int:
+        """Pictures that lie here and are not asked for: of other numbers, or not named by one."""
+        asked = {self.find(i, j) for i in range(num_requests) for j in range(num_samples)}
+        return sum(path not in asked for path in self.samples.glob("*/samples/*.png"))
+
     def write_metadata(self, requests: Sequence[PictureRequest]) -> None:
         """Make GenEval's folders, each with its ``metadata.jsonl``; those that are there stay."""
         for number, request in enumerate(requests):
@@ -128,7 +141,7 @@ class PictureFolder:
     def missing(self, num_requests: int, num_samples: int) -> list[tuple[int, int]]:
         """Which pictures (request, sample) are not there yet."""
         places = [(i, j) for i in range(num_requests) for j in range(num_samples)]
-        return [place for place in places if not self.path_of(*place).exists()]
+        return [place for place in places if not self.find(*place).exists()]
 
     def read_samples(
         self, requests: Sequence[PictureRequest], num_samples: int
@@ -146,7 +159,7 @@ class PictureFolder:
         """
         self._check_prompts(requests)
         rows = [
-            [read_sample(self.path_of(number, j)) for j in range(num_samples)]
+            [read_sample(self.find(number, j)) for j in range(num_samples)]
             for number in range(len(requests))
         ]
         sizes = Counter(x.picture.size for row in rows for x in row if x.picture is not None)

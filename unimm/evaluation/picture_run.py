@@ -74,13 +74,18 @@ def score_pictures(
     folder.claim("judge", {"name": judge.name, "fingerprint": judge.fingerprint})
     rows = folder.read_samples(requests, config.num_samples)
     results = judge_samples(judge, requests, rows, folder.root / "results.jsonl")
-    tell(f"judged {len(results)} pictures, {sum(bool(x.verdict.problem) for x in results)} failed")
+    num_beyond = folder.num_beyond(len(requests), config.num_samples)
+    tell(
+        f"judged {len(results)} pictures, {sum(bool(x.verdict.problem) for x in results)} failed, "
+        f"{num_beyond} more not asked for"
+    )
     tables = _reference_rows(pipeline, requests, rows, config, device)
     references = _judge_references(judge, requests, tables, folder.root / "references")
     tell("judged the references")
     facts = {
         "requests": {"hash": digest, "seed": config.seed},
         "generator": generator,
+        "pictures not asked for": num_beyond,
         "judge": {
             "name": judge.name,
             "fingerprint": judge.fingerprint,
@@ -118,10 +123,10 @@ def make_requests(config: PictureRunConfig) -> list[PictureRequest]:
 
 def _generator(pipeline: Pipeline | None, config: PictureRunConfig) -> dict[str, Any]:
     """All that makes the same pictures again."""
-    facts: dict[str, Any] = {"model": config.model, "samples": config.num_samples}
     if pipeline is None:
-        return facts
-    return facts | {
+        return {"model": f"pictures in {Path(config.output).name}"}
+    return {
+        "model": config.model,
         "sampling": asdict(config.sampling),
         "seed": config.seed,
         "image size": pipeline.image_size,

@@ -50,6 +50,19 @@ def test_a_sample_comes_back_and_is_no_longer_missing(tmp_path, requests):
     assert rows[0][0].problem == "missing"
 
 
+def test_pictures_are_found_by_number_and_others_are_counted(tmp_path, requests):
+    folder = PictureFolder(tmp_path)
+    folder.write_metadata(requests)
+    picture(level=1).save(folder.path_of(0, 0).with_name("0.png"))
+    picture(level=2).save(folder.path_of(0, 1).with_name("001.png"))
+    picture().save(folder.path_of(2, 0).with_name("grid.png"))
+    rows = folder.read_samples(requests, 1)
+    assert rows[0][0].digest == Sample.of(picture(level=1)).digest
+    assert rows[2][0].problem == "missing"
+    assert folder.num_beyond(3, 1) == 2 and folder.num_beyond(3, 2) == 1
+    assert folder.missing(1, 2) == []
+
+
 @pytest.mark.parametrize("kind", ["truncated", "corrupt", "empty", "text", "small", "wide", "deep"])
 def test_a_bad_file_is_a_problem_and_no_exception(tmp_path, requests, kind):
     folder = PictureFolder(tmp_path)
