@@ -169,16 +169,16 @@ def judge_sighting(
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionJudge:
-    """Judges by what answers yes/no questions about a picture, such as a language model that sees.
+    """Judges by what answers yes/no questions about pictures, such as a language model that sees.
 
     Attributes:
-        ask: a picture and a question to yes, no, or None where no answer could be understood.
+        ask: pictures, each with a question, to yes, no, or None where the answer is not understood.
         name: of the judge.
         fingerprint: of its weights or address, and of how it is asked.
         accuracy: see ``PictureJudge``.
     """
 
-    ask: Callable[[Image.Image, str], bool | None]
+    ask: Callable[[Sequence[tuple[Image.Image, str]]], Sequence[bool | None]]
     name: str
     fingerprint: str
     accuracy: Mapping[str, Any] = field(default_factory=dict)
@@ -187,25 +187,41 @@ class QuestionJudge:
         self, requests: Sequence[PictureRequest], pictures: Sequence[Image.Image]
     ) -> list[Verdict]:
         """See ``PictureJudge``; exact is what is correct, since extra things are not asked for."""
-        return [self._one(x, picture) for x, picture in zip(requests, pictures, strict=True)]
+        asked = [
+            (picture, question.text)
+            for request, picture in zip(requests, pictures, strict=True)
+            for question in request.questions
+        ]
+        said = iter(self.ask(asked))
+        return [
+            judge_answers(request, {x.number: next(said) for x in request.questions})
+            for request in requests
+        ]
 
-    def _one(self, request: PictureRequest, picture: Image.Image) -> Verdict:
-        answers: dict[int, bool] = {}
-        for question in request.questions:
-            said = self.ask(picture, question.text)
-            if said is None:
-                return Verdict.failed(f"the judge gave no answer to {question.text!r}")
-            answers[question.number] = said
-        passed = apply_dependencies(request.questions, answers)
-        correct = all(passed.values())
-        share = graph_score(request.questions, answers)
-        return Verdict(
-            score=share if request.tag == DESCRIPTIVE else float(correct),
-            correct=correct,
-            is_exact=correct,
-            reason=_failed_questions(request, passed),
-            answers=passed,
-        )
+
+def judge_answers(request: PictureRequest, answers: Mapping[int, bool | None]) -> Verdict:
+    """Hold the answers to a request's questions against it.
+
+    Args:
+        request: what was demanded.
+        answers: number of a question -> yes or no; None where no answer could be understood, which
+            is a failure of the judge and not a no.
+    """
+    known = {number: x for number, x in answers.items() if x is not None}
+    silent = [x.text for x in request.questions if x.number not in known]
+    if silent or not request.questions:
+        said = f"the judge gave no answer to {silent}" if silent else "nothing is asked"
+        return Verdict.failed(said)
+    passed = apply_dependencies(request.questions, known)
+    correct = all(passed.values())
+    share = graph_score(request.questions, known)
+    return Verdict(
+        score=share if request.tag == DESCRIPTIVE else float(correct),
+        correct=correct,
+        is_exact=correct,
+        reason=_failed_questions(request, passed),
+        answers=passed,
+    )
 
 
 def detector_judge(folder: str | Path, *, device: torch.device | str = "cpu") -> SightingJudge:

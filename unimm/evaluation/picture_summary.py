@@ -31,8 +31,9 @@ def summarise_pictures(
         facts: what else the summary must say: requests, generator, judge, seeds.
 
     Returns:
-        Plain data: ``facts``, ``failed``, ``splits``: split -> task -> its row, and ``table``,
-        the same for people.
+        Plain data: ``facts``, ``failed``, ``splits``: split -> task -> its row; ``by questions``:
+        split -> number of a prompt's questions -> share of pictures that are all right; and
+        ``table``, the rows for people.
 
     Raises:
         ValueError: a reference is missing, or was not judged on the same requests.
@@ -52,6 +53,7 @@ def summarise_pictures(
         "facts": dict(facts),
         "failed": sum(bool(x.verdict.problem) for x in results),
         "splits": splits,
+        "by questions": {split: _by_questions(split, results) for split in splits},
         "table": _table(splits),
     }
 
@@ -94,6 +96,8 @@ def _row(own: Results, others: Mapping[str, Results]) -> dict[str, Any]:
         "score": bootstrap_rate(*_counts(own, "score")).to_json(),
         "nothing else": bootstrap_rate(*_counts(own, "is_exact")).to_json(),
     }
+    if any(x.request.questions for x in own):
+        row["questions"] = _passed(own).to_json()
     if row["pictures"] > row["prompts"]:
         right, total = _counts(own, "correct")
         hit = [float(count > 0) for count in right]
@@ -142,18 +146,34 @@ def _share(row: Mapping[str, Any]) -> float | None:
     return round((row["score"]["value"] - chance) / (best - chance), 4) if best > chance else None
 
 
+def _passed(results: Results, category: str = "") -> Rate:
+    """Share of the questions (of a category) that pass, parents included; partial credit."""
+    right: dict[str, float] = {}
+    total: dict[str, float] = {}
+    for result in results:
+        name = result.request.id
+        asked = [x.number for x in result.request.questions if category in ("", x.category)]
+        passed = sum(result.verdict.answers.get(number, False) for number in asked)
+        right[name] = right.get(name, 0.0) + passed
+        total[name] = total.get(name, 0.0) + len(asked)
+    return bootstrap_rate(list(right.values()), list(total.values()))
+
+
 def _categories(results: Results) -> dict[str, dict[str, float | int]]:
-    """Share of the questions of each category that pass, parents included."""
-    table: dict[str, Rate] = {}
-    for category in CATEGORIES:
-        right, total = [], []
-        for result in results:
-            asked = [x.number for x in result.request.questions if x.category == category]
-            right.append(float(sum(result.verdict.answers.get(x, False) for x in asked)))
-            total.append(float(len(asked)))
-        if any(total):
-            table[category] = bootstrap_rate(right, total)
-    return {name: rate.to_json() for name, rate in table.items()}
+    asked = {x.category for result in results for x in result.request.questions}
+    return {name: _passed(results, name).to_json() for name in CATEGORIES if name in asked}
+
+
+def _by_questions(split: str, results: Results) -> dict[str, dict[str, float | int]]:
+    """All-right share by how much a prompt says (GenEval 2 counts atoms so)."""
+    groups: dict[int, list[Result]] = {}
+    for result in results:
+        if result.request.split == split and result.request.questions:
+            groups.setdefault(len(result.request.questions), []).append(result)
+    return {
+        str(number): bootstrap_rate(*_counts(groups[number], "correct")).to_json()
+        for number in sorted(groups)
+    }
 
 
 def _table(splits: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

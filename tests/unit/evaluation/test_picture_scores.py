@@ -176,6 +176,19 @@ def test_the_mean_weighs_tasks_equally_and_leaves_the_descriptive_out():
     assert mean["share of the way"] == 0.5
 
 
+def test_partial_credit_and_how_it_falls_with_the_length_of_a_prompt(judge, tmp_path):
+    requests = ask("colors", "color_attr", num=4)
+    rows = renders(requests)
+    rows[0] = rows[1]  # another thing in another colour: none of its two questions passes
+    results = judge_samples(judge, requests, rows, tmp_path / "r.jsonl")
+    summary = summarise_pictures(results, references_of(requests), facts={})
+    splits = summary["splits"]["seen"]
+    assert splits["colors"]["questions"]["value"] == 0.75
+    assert splits["color_attr"]["questions"]["value"] == 1
+    by_length = {name: rate["value"] for name, rate in summary["by questions"]["seen"].items()}
+    assert by_length == {"2": 0.75, "4": 1.0}
+
+
 def test_several_pictures_of_a_prompt_are_one_unit(judge):
     requests = ask("colors", num=2)
     results = [
@@ -198,9 +211,9 @@ def test_a_judge_that_answers_questions_plugs_in(tmp_path):
     }
     atom_of = {x.text: x.atom for request in requests for x in request.questions}
 
-    def ask_oracle(picture, question: str) -> bool | None:
-        atoms = truths.get(Sample.of(picture).digest)
-        return None if atoms is None else atom_of[question] in atoms
+    def ask_oracle(asked) -> list[bool | None]:
+        known = [(truths.get(Sample.of(picture).digest), atom_of[text]) for picture, text in asked]
+        return [None if atoms is None else atom in atoms for atoms, atom in known]
 
     oracle = QuestionJudge(ask=ask_oracle, name="oracle", fingerprint="1")
     results = judge_samples(oracle, requests, renders(requests), tmp_path / "r.jsonl")
