@@ -1,8 +1,9 @@
 """Score the pictures of a model on WorldEval, beside their ceilings and baselines.
 
     python eval/score_images.py eval/configs/images.yaml
-    python eval/score_images.py eval/configs/images.yaml --num_prompts 4            # a CPU's minute
+    python eval/score_images.py eval/configs/images.yaml --num_prompts 4            # a quick look
     python eval/score_images.py eval/configs/images.yaml --model none --output runs/other
+    python eval/score_images.py eval/configs/images_sweep.yaml   # choose the sampling first
 
 ``--model none`` writes the requests; fill ``OUTPUT/samples`` with any generator and run it again.
 Writes ``results.jsonl``, ``summary.json`` and ``report.html``; ``--ledger docs/results`` also the

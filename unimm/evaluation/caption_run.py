@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -88,46 +88,68 @@ def score_captions(
     Returns:
         The summary: ``facts``, ``splits`` and ``table``.
     """
-    root = Path(config.output)
-    root.mkdir(parents=True, exist_ok=True)
     renderer = Renderer(device=device)
-    splits: dict[str, Any] = {}
-    lines: list[str] = []
-    sections: list[tuple[str, str]] = []
+    described: list[_Described] = []
     for split in config.splits:
         drawn = caption_scenes(split, num=config.num_pictures, seed=config.seed)
         scenes = [x.scene for x in drawn]
         pictures = render_pictures(scenes, renderer, size=pipeline.image_size)
         captions = describe(pipeline, pictures, config)
         blind = describe(pipeline, [None] * len(pictures), config)
+        described.append(_Described(split, drawn, pictures, captions, blind))
         tell(f"{split}: {len(captions)} captions")
-        references = {
-            CEILING: [x.caption for x in drawn],
-            OTHER: [captions[i - 1] for i in range(len(captions))],
-            BLIND: blind,
-        }
-        scores = _scores(drawn, captions)
-        splits[split] = summarise_captions(scores) | {
-            name: summarise_captions(_scores(drawn, texts)) for name, texts in references.items()
-        }
-        lines += [
-            json.dumps({"split": split, "caption": text, "truth": x.caption, **_plain(score)})
-            for x, text, score in zip(drawn, captions, scores, strict=True)
-        ]
-        order = sorted(range(len(scores)), key=lambda i: _share_right(scores[i]))
-        cards = [
-            (pictures[i], captions[i], drawn[i].caption, scores[i].is_right)
-            for i in order[: config.max_cards]
-        ]
-        sections.append((split, caption_cards(cards)))
+    splits = {x.split: _rates(x) for x in described}
     facts = {"model": pipeline.name, **pipeline.hashes, "opening": config.opening}
     facts |= {"temperature": config.temperature, "seed": config.seed}
     summary = {"facts": facts, "splits": splits, "table": _table(splits)}
-    write_text(root / "captions.jsonl", "\n".join(lines) + "\n")
-    write_text(root / "summary.json", json.dumps(summary, indent=1) + "\n")
-    page = table_page(f"Captions: {pipeline.name}", summary["table"], sections, facts)
-    write_text(root / "report.html", page)
+    _write(Path(config.output), summary, described, config.max_cards)
     return summary
+
+
+class _Described(NamedTuple):
+    """A split's pictures and what the model says of them, and without them."""
+
+    split: str
+    drawn: list[CaptionedScene]
+    pictures: list[Image.Image]
+    captions: list[str]
+    blind: list[str]
+
+
+def _rates(x: _Described) -> dict[str, Any]:
+    references = {
+        CEILING: [drawn.caption for drawn in x.drawn],
+        OTHER: [x.captions[i - 1] for i in range(len(x.captions))],
+        BLIND: x.blind,
+    }
+    rates = summarise_captions(_scores(x.drawn, x.captions))
+    return rates | {
+        name: summarise_captions(_scores(x.drawn, texts)) for name, texts in references.items()
+    }
+
+
+def _write(
+    root: Path, summary: Mapping[str, Any], described: Sequence[_Described], max_cards: int
+) -> None:
+    """``captions.jsonl``, ``summary.json`` and ``report.html``, where failures come first."""
+    root.mkdir(parents=True, exist_ok=True)
+    lines: list[str] = []
+    sections: list[tuple[str, str]] = []
+    for x in described:
+        scores = _scores(x.drawn, x.captions)
+        for drawn, text, score in zip(x.drawn, x.captions, scores, strict=True):
+            entry = {"split": x.split, "caption": text, "truth": drawn.caption, **_plain(score)}
+            lines.append(json.dumps(entry) + "\n")
+        order = sorted(range(len(scores)), key=lambda i: _share_right(scores[i]))[:max_cards]
+        cards = [
+            (x.pictures[i], x.captions[i], x.drawn[i].caption, scores[i].is_right) for i in order
+        ]
+        sections.append((x.split, caption_cards(cards)))
+    write_text(root / "captions.jsonl", "".join(lines))
+    write_text(root / "summary.json", json.dumps(summary, indent=1) + "\n")
+    title = f"Captions: {summary['facts']['model']}"
+    page = table_page(title, summary["table"], sections, summary["facts"])
+    write_text(root / "report.html", page)
 
 
 def caption_scenes(split: str, *, num: int, seed: int) -> list[CaptionedScene]:

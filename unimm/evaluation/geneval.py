@@ -4,8 +4,10 @@ Schema and rules are those of the official code (Ghosh et al., 2023, "GenEval", 
 evaluate_images.py``), its quirks kept: only the ``count`` surest objects of a class are looked at;
 objects too many are punished by an ``exclude`` clause only; a picture has to clear a higher
 threshold when it is about counting; position is not looked at once a colour was wrong; two
-relations can hold at once. A clause may also state ``headwear``, ``size`` and ``style``, which work
-like ``color``, and the relations ``in front of`` and ``behind``.
+relations can hold at once. Colours belong to boxes: the official code asks CLIP for the colour of
+each object's crop, here the judge reads every object's looks inside its box. A clause may also
+state ``headwear``, ``size`` and ``style``, which work like ``color``, and the relations ``in front
+of`` and ``behind``.
 """
 
 from collections.abc import Mapping, Sequence

@@ -11,6 +11,19 @@ NO_MODEL = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
+class NamedSampling:
+    """One setting of a sweep.
+
+    Attributes:
+        name: what it is called in tables.
+        sampling: how pictures are drawn.
+    """
+
+    name: str = "default"
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
 class PictureRunConfig:
     """One run of WorldEval.
 
@@ -29,6 +42,9 @@ class PictureRunConfig:
         batch_size: pictures drawn at once.
         seed: of the prompts and of the drawing.
         sampling: how pictures are drawn.
+        sweep: settings that are compared first, on seen prompts of another seed; the one with the
+            best mean over the tasks replaces ``sampling``.
+        sweep_prompts: of each task in that comparison.
         max_cards: pictures of each task and split in the report.
         device: "cpu" or "cuda"; empty takes the GPU where there is one.
     """
@@ -49,6 +65,8 @@ class PictureRunConfig:
     sampling: SamplingConfig = field(
         default_factory=lambda: SamplingConfig(temperature=0.8, top_k=100, guidance_scale=1.5)
     )
+    sweep: tuple[NamedSampling, ...] = ()
+    sweep_prompts: int = 20
     max_cards: int = 12
     device: str = ""
 
@@ -66,6 +84,9 @@ class PictureRunConfig:
                 f"num_prompts {self.num_prompts}: the random baseline needs another prompt's "
                 "picture; ask for 2 or more"
             )
-        for name in ("num_samples", "num_training_documents", "batch_size"):
+        names = [setting.name for setting in self.sweep]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two settings of the sweep have one name: {names}")
+        for name in ("sweep_prompts", "num_samples", "num_training_documents", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")

@@ -37,14 +37,13 @@ def draw_missing(
         batch_size: pictures at once.
         tell: called with a line for each batch.
     """
-    folder.write_metadata(requests)
     places = folder.missing(len(requests), num_samples)
     num_drawn = 0
     for start in range(0, len(places), batch_size):
         chunk = places[start : start + batch_size]
         prompts = [requests[request].prompt for request, _ in chunk]
         seeds = [mix_seed(seed, request, sample) for request, sample in chunk]
-        pictures = _draw_or_split(pipeline, prompts, seeds, sampling)
+        pictures = draw_prompts(pipeline, prompts, seeds, sampling)
         for place, prompt, picture in zip(chunk, prompts, pictures, strict=True):
             if picture is None:
                 tell(f"no picture of {prompt!r}: it does not fit the context")
@@ -55,10 +54,20 @@ def draw_missing(
     return num_drawn
 
 
-def _draw_or_split(
+def draw_prompts(
     pipeline: Pipeline, prompts: list[str], seeds: list[int], sampling: SamplingConfig
 ) -> list[Image.Image | None]:
-    """Draw a batch; one prompt that is too long must not take the others with it."""
+    """Draw a batch; one prompt that is too long must not take the others with it.
+
+    Args:
+        pipeline: model and tokenizers.
+        prompts: drawn together.
+        seeds: of each picture.
+        sampling: how pictures are drawn.
+
+    Returns:
+        A picture a prompt; None where the prompt does not fit the model's context.
+    """
     try:
         return list(generate_image(pipeline, prompts, seed=seeds, **vars(sampling)))
     except ValueError:
@@ -69,5 +78,5 @@ def _draw_or_split(
         return [
             picture
             for half in halves
-            for picture in _draw_or_split(pipeline, prompts[half], seeds[half], sampling)
+            for picture in draw_prompts(pipeline, prompts[half], seeds[half], sampling)
         ]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from unimm.evaluation.picture_requests import (
     PictureRequest,
@@ -43,9 +43,12 @@ class Sample:
 
     @staticmethod
     def of(picture: Image.Image | None, *, problem: str = "missing") -> "Sample":
-        """A picture in memory; None is missing."""
+        """A picture in memory, transparency as white; None is missing."""
         if picture is None:
             return Sample(problem=problem)
+        if "A" in picture.getbands() or "transparency" in picture.info:
+            picture = picture.convert("RGBA")
+            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
         picture = picture.convert("RGB")
         digest = hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()
         return Sample(picture=picture, digest=digest[:16])
@@ -190,7 +193,7 @@ def read_sample(path: Path) -> Sample:
             opened.load()
             if opened.mode not in _MODES:
                 return Sample(problem=f"mode {opened.mode}: give 8-bit RGB")
-            return Sample.of(opened)
+            return Sample.of(ImageOps.exif_transpose(opened))
     except UnidentifiedImageError:
         return Sample(problem="not a picture")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -20,6 +20,7 @@ from unimm.evaluation.picture_references import CEILING, NEAREST, Rows, make_ref
 from unimm.evaluation.picture_requests import PictureRequest
 from unimm.evaluation.picture_results import Result, judge_samples
 from unimm.evaluation.picture_summary import summarise_pictures
+from unimm.evaluation.picture_sweep import choose_sampling
 from unimm.evaluation.worldeval import sample_requests
 from unimm.pipeline import Pipeline
 
@@ -54,57 +55,33 @@ def score_pictures(
     requests = make_requests(config)
     digest = folder.keep_requests(requests)
     tell(f"requests {digest}: {len(requests)} prompts in {folder.requests_path}")
-    generator = _generator(pipeline, config)
-    folder.claim("generator", generator)
-    if pipeline is not None:
-        draw_missing(
-            pipeline,
-            folder,
-            requests,
-            config.sampling,
-            num_samples=config.num_samples,
-            seed=config.seed,
-            batch_size=config.batch_size,
-            tell=tell,
-        )
-    elif not any(folder.samples.glob("*/samples/*.png")):
-        folder.write_metadata(requests)
+    generator = _draw(pipeline, judge, folder, requests, config, tell)
+    if pipeline is None and not any(folder.samples.glob("*/samples/*.png")):
         tell(f"no pictures yet: fill {folder.samples}/NUMBER/samples/00000.png and run again")
         return None
     folder.claim("judge", {"name": judge.name, "fingerprint": judge.fingerprint})
     rows = folder.read_samples(requests, config.num_samples)
     results = judge_samples(judge, requests, rows, folder.root / "results.jsonl")
+    num_failed = sum(bool(x.verdict.problem) for x in results)
     num_beyond = folder.num_beyond(len(requests), config.num_samples)
-    tell(
-        f"judged {len(results)} pictures, {sum(bool(x.verdict.problem) for x in results)} failed, "
-        f"{num_beyond} more not asked for"
-    )
+    tell(f"judged {len(results)} pictures: {num_failed} failed, {num_beyond} more not asked for")
     tables = _reference_rows(pipeline, requests, rows, config, device)
     references = _judge_references(judge, requests, tables, folder.root / "references")
     tell("judged the references")
     facts = {
         "requests": {"hash": digest, "seed": config.seed},
-        "generator": generator,
+        **generator,
         "pictures not asked for": num_beyond,
-        "judge": {
-            "name": judge.name,
-            "fingerprint": judge.fingerprint,
-            "accuracy": dict(judge.accuracy),
-        },
-        "training pictures": {
-            "documents": config.num_training_documents,
+        "judge": _judge_facts(judge),
+        "training documents": {
+            "number": config.num_training_documents,
             "seed": config.training_seed,
         },
     }
     summary = summarise_pictures(results, references, facts=facts)
     write_text(folder.root / "summary.json", json.dumps(summary, indent=1) + "\n")
-    page = picture_page(
-        summary,
-        results,
-        truth=_first(requests, tables[CEILING]),
-        nearest=_first(requests, tables[NEAREST]),
-        max_cards=config.max_cards,
-    )
+    truth, nearest = (_first(requests, tables[name]) for name in (CEILING, NEAREST))
+    page = picture_page(summary, results, truth=truth, nearest=nearest, max_cards=config.max_cards)
     write_text(folder.root / "report.html", page)
     return summary
 
@@ -121,17 +98,45 @@ def make_requests(config: PictureRunConfig) -> list[PictureRequest]:
     ]
 
 
-def _generator(pipeline: Pipeline | None, config: PictureRunConfig) -> dict[str, Any]:
-    """All that makes the same pictures again."""
+def _draw(
+    pipeline: Pipeline | None,
+    judge: PictureJudge,
+    folder: PictureFolder,
+    requests: Sequence[PictureRequest],
+    config: PictureRunConfig,
+    tell: Tell,
+) -> dict[str, Any]:
+    """Draw what is missing; gives all that makes the same pictures again."""
+    folder.write_metadata(requests)
     if pipeline is None:
-        return {"model": f"pictures in {Path(config.output).name}"}
-    return {
+        generator: dict[str, Any] = {"model": f"pictures in {folder.root.name}"}
+        folder.claim("generator", generator)
+        return {"generator": generator}
+    sampling, sweep = choose_sampling(pipeline, judge, config, folder, tell=tell)
+    generator = {
         "model": config.model,
-        "sampling": asdict(config.sampling),
+        "sampling": asdict(sampling),
         "seed": config.seed,
         "image size": pipeline.image_size,
         **pipeline.hashes,
     }
+    folder.claim("generator", generator)
+    draw_missing(
+        pipeline,
+        folder,
+        requests,
+        sampling,
+        num_samples=config.num_samples,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        tell=tell,
+    )
+    return {"generator": generator, "sweep": sweep} if sweep else {"generator": generator}
+
+
+def _judge_facts(judge: PictureJudge) -> dict[str, Any]:
+    accuracy = dict(judge.accuracy)
+    return {"name": judge.name, "fingerprint": judge.fingerprint, "accuracy": accuracy}
 
 
 def _reference_rows(

@@ -99,9 +99,9 @@ def _row(own: Results, others: Mapping[str, Results]) -> dict[str, Any]:
     if any(x.request.questions for x in own):
         row["questions"] = _passed(own).to_json()
     if row["pictures"] > row["prompts"]:
-        right, total = _counts(own, "correct")
-        hit = [float(count > 0) for count in right]
-        row["any picture"] = bootstrap_rate(hit, [1.0] * len(total)).to_json()
+        hits = {x.request.id: 0.0 for x in own}
+        hits |= {x.request.id: 1.0 for x in own if x.verdict.correct}
+        row["any picture"] = bootstrap_rate(list(hits.values()), [1.0] * len(hits)).to_json()
     for name, results in others.items():
         row[name] = bootstrap_rate(*_counts(results, "score")).to_json()
     if own[0].request.tag == DESCRIPTIVE:
@@ -130,14 +130,19 @@ def _mean_row(
 
 
 def _counts(results: Results, field: str) -> tuple[list[float], list[float]]:
-    """Right and total of each prompt, which is the independent unit."""
+    """Right and total of each independent unit."""
     right: dict[str, float] = {}
     total: dict[str, float] = {}
     for result in results:
-        name = result.request.id
+        name = _unit(result)
         right[name] = right.get(name, 0.0) + float(getattr(result.verdict, field))
         total[name] = total.get(name, 0.0) + 1
     return list(right.values()), list(total.values())
+
+
+def _unit(result: Result) -> str:
+    """Prompts that demand the same in other words are one unit: they succeed or fail together."""
+    return repr(result.request.metadata.include)
 
 
 def _share(row: Mapping[str, Any]) -> float | None:
@@ -151,7 +156,7 @@ def _passed(results: Results, category: str = "") -> Rate:
     right: dict[str, float] = {}
     total: dict[str, float] = {}
     for result in results:
-        name = result.request.id
+        name = _unit(result)
         asked = [x.number for x in result.request.questions if category in ("", x.category)]
         passed = sum(result.verdict.answers.get(number, False) for number in asked)
         right[name] = right.get(name, 0.0) + passed

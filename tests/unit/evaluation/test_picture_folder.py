@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unimm.evaluation.picture_folder import PictureFolder, Sample, read_geneval_folder
+from unimm.evaluation.picture_folder import (
+    PictureFolder,
+    Sample,
+    read_geneval_folder,
+    read_sample,
+)
 from unimm.evaluation.worldeval import sample_requests
 
 
@@ -61,6 +66,14 @@ def test_pictures_are_found_by_number_and_others_are_counted(tmp_path, requests)
     assert rows[2][0].problem == "missing"
     assert folder.num_beyond(3, 1) == 2 and folder.num_beyond(3, 2) == 1
     assert folder.missing(1, 2) == []
+
+
+def test_transparency_is_white_and_a_palette_is_read(tmp_path):
+    clear = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
+    assert Sample.of(clear).digest == Sample.of(Image.new("RGB", (16, 16), "white")).digest
+    folder = PictureFolder(tmp_path)
+    folder.write_sample(0, 0, picture().convert("P", palette=Image.Palette.ADAPTIVE))
+    assert read_sample(folder.path_of(0, 0)).digest == Sample.of(picture()).digest
 
 
 @pytest.mark.parametrize("kind", ["truncated", "corrupt", "empty", "text", "small", "wide", "deep"])

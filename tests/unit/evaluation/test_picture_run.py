@@ -11,9 +11,12 @@ from pipelines import tiny_pipeline
 
 from unimm.assets import __file__ as ASSETS
 from unimm.evaluation import picture_drawing
-from unimm.evaluation.picture_config import PictureRunConfig
-from unimm.evaluation.picture_judge import detector_judge
-from unimm.evaluation.picture_run import score_pictures
+from unimm.evaluation.picture_config import NamedSampling, PictureRunConfig
+from unimm.evaluation.picture_folder import Sample
+from unimm.evaluation.picture_judge import Verdict, detector_judge
+from unimm.evaluation.picture_run import make_requests, score_pictures
+from unimm.evaluation.picture_sweep import sweep_requests
+from unimm.generation.image import generate_image
 from unimm.nn.sampling import SamplingConfig
 
 
@@ -117,6 +120,41 @@ def test_a_prompt_that_cannot_be_drawn_fails_alone(judge, tmp_path, monkeypatch)
     assert sum("does not fit the context" in line for line in told) == num_red
 
 
+def test_the_best_setting_of_a_sweep_is_scored_and_kept(tmp_path):
+    """The judge likes what was drawn greedily: that setting must win and draw the run."""
+    greedy, wild = SamplingConfig(temperature=0.0), SamplingConfig(temperature=5.0)
+    pipeline = tiny_pipeline()
+
+    class LikesRepetition:
+        name, fingerprint = "likes repetition", "1"
+
+        def __init__(self) -> None:
+            self.accuracy: dict[str, float] = {}
+            self.best = ""
+
+        def judge(self, requests, pictures):
+            rights = [float(Sample.of(x).digest == self.best) for x in pictures]
+            return [Verdict(score=x, correct=x == 1, is_exact=x == 1) for x in rights]
+
+    sweep = (NamedSampling(name="wild", sampling=wild), NamedSampling(sampling=greedy))
+    run = config(tmp_path, tasks=("colors",), splits=("seen",), sweep=sweep, sweep_prompts=2)
+    judge = LikesRepetition()
+    prompts = [x.prompt for x in [*sweep_requests(run), *make_requests(run)]]
+    assert len(set(prompts)) == 4, "settings are chosen on other prompts"
+    judge.best = Sample.of(generate_image(pipeline, prompts[0], **vars(greedy))).digest
+    told = Told()
+    summary = score_pictures(pipeline, judge, run, tell=told)
+    assert summary is not None and told.has("sweep: default is best")
+    assert summary["facts"]["sweep"]["default"]["mean"] > summary["facts"]["sweep"]["wild"]["mean"]
+    assert summary["facts"]["generator"]["sampling"]["temperature"] == 0
+    kept = (tmp_path / "sweep.json").read_text()
+    assert score_pictures(pipeline, judge, run, tell=Told()) == summary
+    assert (tmp_path / "sweep.json").read_text() == kept
+    with pytest.raises(ValueError, match="belongs to sweep"):
+        again = dataclasses.replace(run, sweep_prompts=3)
+        score_pictures(pipeline, judge, again, tell=Told())
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -124,6 +162,7 @@ def test_a_prompt_that_cannot_be_drawn_fails_alone(judge, tmp_path, monkeypatch)
         ({"splits": ()}, "splits"),
         ({"styles": ("oil",)}, "unknown \\['oil'\\]"),
         ({"num_prompts": 1}, "another prompt's picture"),
+        ({"sweep": (NamedSampling(), NamedSampling())}, "two settings of the sweep"),
         ({"num_samples": 0}, "num_samples must be 1 or more"),
     ],
 )

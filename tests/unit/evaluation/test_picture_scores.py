@@ -1,5 +1,6 @@
 """Pictures, judges, references and the summary, with the shipped detector."""
 
+import dataclasses
 import json
 from collections.abc import Sequence
 
@@ -206,6 +207,15 @@ def test_several_pictures_of_a_prompt_are_one_unit(judge):
     row = summary["splits"]["seen"]["colors"]
     assert (row["score"]["value"], row["score"]["units"], row["pictures"]) == (0.125, 2, 8)
     assert row["any picture"]["value"] == 0.5
+
+
+def test_prompts_that_demand_the_same_are_one_unit():
+    (request, other) = ask("colors", num=2)
+    again = dataclasses.replace(request, id="again")
+    requests = [request, again, other]
+    summary = summarise_pictures(results_of(requests, [1, 1, 0]), references_of(requests), facts={})
+    row = summary["splits"]["seen"]["colors"]
+    assert (row["prompts"], row["score"]["units"]) == (3, 2)
 
 
 def test_a_judge_that_answers_questions_plugs_in(tmp_path):

@@ -5,7 +5,8 @@ import pytest
 from unimm.data.world.atoms import Atom
 from unimm.data.world.parse import parse_caption
 from unimm.evaluation.boxes import Found
-from unimm.evaluation.picture_requests import dump_requests, read_requests
+from unimm.evaluation.picture_config import PictureRunConfig
+from unimm.evaluation.picture_requests import dump_requests, hash_text, read_requests
 from unimm.evaluation.question_graph import (
     answer,
     apply_dependencies,
@@ -32,6 +33,17 @@ def test_prompts_follow_from_the_seed():
     first, again = (sample_requests("colors", "seen", num=5, seed=3) for _ in range(2))
     assert first == again
     assert first != sample_requests("colors", "seen", num=5, seed=4)
+
+
+def test_the_prompts_are_those_that_published_scores_were_measured_on():
+    """A change of the world's wording makes other prompts: say so, and measure all again."""
+    prompts = [
+        request.prompt
+        for tag in ALL_TASKS
+        for split in SPLITS
+        for request in sample_requests(tag, split, num=5, seed=PictureRunConfig().seed)
+    ]
+    assert hash_text("\n".join(prompts)) == "a0d177e58884d16c"
 
 
 @pytest.mark.parametrize("tag", ALL_TASKS)
