@@ -22,7 +22,7 @@ from unimm.evaluation.picture_summary import MEAN
 _SIDE = 192  # pixels: larger pictures are made smaller
 _SPLIT_WORDS = {"seen": "seen combinations", "heldout": "held-out combinations"}
 
-_STYLE = """
+STYLE = """
 :root { --paper: #fbf7ee; --desk: #ece4d4; --ink: #3a2e25; --faint: #8f7f6b; --line: #4a362020;
   --accent: #b5533c; --right: #4d7a4a; --gold: #c79a3a; }
 * { box-sizing: border-box; margin: 0; }
@@ -118,7 +118,7 @@ def picture_page(
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="generator" content="unimm">
 <title>WorldEval: {name}</title>
-<style>{_STYLE}</style>
+<style>{STYLE}</style>
 </head>
 <body>
 <main>
