@@ -1,17 +1,16 @@
 """Score the pictures of generated stories: is it the character that the text names?
 
-    python eval/score_stories.py eval/configs/stories.yaml --model runs/storyworld/model
-    python eval/score_stories.py eval/configs/stories.yaml --num_stories 4 --batch_size 4   # CPU
+    python eval/score_stories.py eval/configs/stories.yaml
+    python eval/score_stories.py eval/configs/stories.yaml --num_stories 2 --splits heldout   # CPU
 
-Writes grids (failures first), every story as JSONL and ``summary.json`` into the output folder, and
-the ledger ``docs/results/stories.json``.
+Writes requests, samples, ``results.jsonl``, ``summary.json`` and ``report.html`` into the output
+folder; ``--ledger docs/results`` also the ledger ``stories.json``. Run it again to go on with a
+broken run.
 """
 
-import json
 import shlex
 import sys
 import time
-from pathlib import Path
 
 import torch
 
@@ -26,25 +25,26 @@ from unimm.pipeline import load_pipeline
 def main() -> None:
     config = load_config(StoryRunConfig, sys.argv[1:])
     device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    detector = load_detector(config.detector, device=device)
-    pipeline = load_pipeline(config.model, device=device)
     start = time.monotonic()
 
     def tell(line: str) -> None:
         print(f"[{time.monotonic() - start:6.1f} s] {line}", flush=True)
 
-    figures = score_stories(pipeline, detector, config, tell=tell)
-    output = Path(config.output)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "summary.json").write_text(json.dumps(figures, indent=1) + "\n")
-    path = write_ledger(
-        "stories",
-        command=shlex.join(["python", *sys.argv]),
-        seed=config.seed,
-        figures=figures,
-        folder=config.ledger,
-    )
-    print(f"wrote {output} and {path}")
+    detector = load_detector(config.detector, device=device)
+    pipeline = load_pipeline(config.model, device=device)
+    summary = score_stories(pipeline, detector, config, tell=tell)
+    for name, row in (summary["headline"] | summary["controls"]).items():
+        print(f"{name:48s}", *(f"{column} {value};" for column, value in row.items()))
+    tell(f"wrote {config.output}/summary.json and report.html")
+    if config.ledger:
+        path = write_ledger(
+            "stories",
+            command=shlex.join(["python", *sys.argv]),
+            seed=config.seed,
+            figures={name: table for name, table in summary.items() if name != "sets"},
+            folder=config.ledger,
+        )
+        print(f"wrote {path}")
 
 
 if __name__ == "__main__":

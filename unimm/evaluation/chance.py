@@ -5,6 +5,8 @@ such an accident. The distribution is enumerated, not sampled; a test holds it t
 """
 
 from collections import defaultdict
+from collections.abc import Mapping
+from typing import TypeVar
 
 from unimm.data.world import figures
 from unimm.data.world.scene import CHARACTER_TINTS, HEADWEAR, NATURAL, NO_HEADWEAR, SPECIES
@@ -15,6 +17,7 @@ from unimm.data.world.splits import (
     is_heldout_appearance,
 )
 
+T = TypeVar("T")
 Look = tuple[str, str, str]
 """Species, tint, headwear."""
 
@@ -48,13 +51,28 @@ def look_distribution(split: Split) -> dict[Look, float]:
     return {look: share / total for look, share in looks.items()}
 
 
-def chance_of_agreement(split: Split) -> dict[str, float]:
-    """How often two independent characters share their species, tint, headwear, and all of them."""
-    looks = look_distribution(split)
-    chance = {"all": sum(share * share for share in looks.values())}
+def chance_of_agreement(split: Split, *, drawn: Split | None = None) -> dict[str, float]:
+    """How often two independent characters share their species, tint, headwear, and all of them.
+
+    Args:
+        split: whose looks are asked for.
+        drawn: whose looks are drawn, if it is another: a model without context draws as it was
+            trained (``Split.TRAIN``).
+    """
+    asked = look_distribution(split)
+    shown = asked if drawn is None else look_distribution(drawn)
+    chance = {}
     for place, name in enumerate(("species", "tint", "headwear")):
-        marginal: dict[str, float] = defaultdict(float)
-        for look, share in looks.items():
-            marginal[look[place]] += share
-        chance[name] = sum(share * share for share in marginal.values())
-    return {name: chance[name] for name in ("species", "tint", "headwear", "all")}
+        chance[name] = _agreement(_marginal(asked, place), _marginal(shown, place))
+    return chance | {"all": _agreement(asked, shown)}
+
+
+def _marginal(looks: Mapping[Look, float], place: int) -> dict[str, float]:
+    marginal: dict[str, float] = defaultdict(float)
+    for look, share in looks.items():
+        marginal[look[place]] += share
+    return marginal
+
+
+def _agreement(a: Mapping[T, float], b: Mapping[T, float]) -> float:
+    return sum(share * b.get(word, 0.0) for word, share in a.items())

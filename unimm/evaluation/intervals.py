@@ -1,7 +1,9 @@
 """Intervals of scores: bootstrap over independent units (stories, prompts), never over images."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -43,7 +45,9 @@ def bootstrap_rate(
     Raises:
         ValueError: no unit has an item.
     """
-    rates, value, totals = _resample(right, total, num_draws, np.random.default_rng(seed))
+    counts, totals = _kept(right, total)
+    times = _times_drawn(len(totals), num_draws, seed)
+    rates, value = (times @ counts) / (times @ totals), float(counts.sum() / totals.sum())
     return _rate(rates, value, int(totals.sum()), len(totals))
 
 
@@ -79,15 +83,51 @@ def _resample(
     right: Sequence[float], total: Sequence[float], num_draws: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, float, np.ndarray]:
     """Shares of bootstrap samples ``(num_draws,)``, the share itself, and the units' totals."""
-    counts, totals = np.asarray(right, float), np.asarray(total, float)
-    counts, totals = counts[totals > 0], totals[totals > 0]
-    if not len(totals):
-        raise ValueError("there is nothing to rate: every unit is empty")
+    counts, totals = _kept(right, total)
     index = rng.integers(len(totals), size=(num_draws, len(totals)))
     rates = counts[index].sum(1) / totals[index].sum(1)
     return rates, float(counts.sum() / totals.sum()), totals
 
 
+def _kept(right: Sequence[float], total: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """The units that have an item."""
+    counts, totals = np.asarray(right, float), np.asarray(total, float)
+    counts, totals = counts[totals > 0], totals[totals > 0]
+    if not len(totals):
+        raise ValueError("there is nothing to rate: every unit is empty")
+    return counts, totals
+
+
+@lru_cache(maxsize=16)
+def _times_drawn(num_units: int, num_draws: int, seed: int) -> np.ndarray:
+    """How often each unit is in each resample ``(num_draws, num_units)``; many rates share it."""
+    index = np.random.default_rng(seed).integers(num_units, size=(num_draws, num_units))
+    times = np.zeros((num_draws, num_units))
+    np.add.at(times, (np.arange(num_draws)[:, None], index), 1)
+    return times
+
+
 def _rate(rates: np.ndarray, value: float, total: int, units: int) -> Rate:
     low, high = np.quantile(rates, [0.025, 0.975])
     return Rate(value=value, low=float(low), high=float(high), total=total, units=units)
+
+
+class Tally:
+    """Right and total of each unit, added up one thing at a time."""
+
+    def __init__(self) -> None:
+        self._right: dict[int, float] = defaultdict(float)
+        self._total: dict[int, float] = defaultdict(float)
+
+    def add(self, unit: int, right: float, total: float = 1) -> None:
+        """Count ``right`` of ``total`` things of a unit."""
+        self._right[unit] += right
+        self._total[unit] += total
+
+    def rate(self) -> Rate:
+        """The share over all units, with its interval over units.
+
+        Raises:
+            ValueError: nothing was counted.
+        """
+        return bootstrap_rate([self._right[u] for u in self._total], list(self._total.values()))

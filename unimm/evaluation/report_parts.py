@@ -41,6 +41,7 @@ h2 small { color: var(--faint); font-weight: 400; font-size: .95rem; margin-left
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th { text-align: left; font-weight: 600; font-size: .82rem; color: var(--faint); }
 th, td { padding: 7px 12px 7px 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
+.sheet > img { max-width: 100%; }
 tr.mean td { font-weight: 600; }
 td.bad { color: var(--accent); font-weight: 600; }
 .key { font-size: .85rem; color: var(--faint); margin-top: 14px; }

@@ -5,13 +5,15 @@ right only if the look was carried there. Everything here works on plain data: a
 ``story_truth`` gives it, and what the detector saw on each page.
 """
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import permutations
 from typing import Any
 
-from unimm.evaluation.intervals import Rate, bootstrap_rate
+import numpy as np
+
 from unimm.judges.sightings import Detection, Sighting
 
 LOOKS: tuple[str, ...] = ("species", "tint", "headwear")
@@ -49,6 +51,9 @@ class PageScore:
         page: from 0.
         characters: those that the page must show.
         has_right_number: as many characters were found as there should be.
+        num_found: faces in the picture.
+        num_matched: faces whose species and tint are a wanted character's; these two tell the
+            characters of one story apart.
         background: whether the background is right.
         objects: for each thing of the page, whether one of its kind, and in its tint, was found.
     """
@@ -57,8 +62,55 @@ class PageScore:
     page: int
     characters: tuple[CharacterScore, ...]
     has_right_number: bool
+    num_found: int
+    num_matched: int
     background: bool
     objects: tuple[bool, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedStory:
+    """A story with its truth and what a judge saw of it: all that a measure may look at.
+
+    Attributes:
+        number: of the story; intervals are over these.
+        truth: what the pages must show.
+        page_texts: what the pages say.
+        sightings: what the detector saw, page by page; None for a picture that was never drawn.
+        pictures: the pages ``(H, W, 3)`` uint8, or None likewise.
+        first_page: earlier pages were given, not drawn, and are not judged.
+    """
+
+    number: int
+    truth: Truth
+    page_texts: tuple[str, ...]
+    sightings: tuple[Sighting | None, ...]
+    pictures: tuple[np.ndarray | None, ...] = field(repr=False)
+    first_page: int = 0
+
+    @cached_property
+    def scores(self) -> list[PageScore]:
+        """The judged pages."""
+        return score_story(
+            self.truth, self.sightings, story=self.number, first_page=self.first_page
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Count:
+    """What a measure says of one story, or of one thing in it: so much of so much is right.
+
+    Attributes:
+        group: which table it belongs to.
+        name: which row of that table.
+        right: how much is right.
+        total: of how much.
+    """
+
+    group: str
+    name: str
+    right: float
+    total: float = 1
 
 
 def score_story(
@@ -108,6 +160,8 @@ def _score_page(truth: Truth, sighting: Sighting | None, *, story: int, page: in
             for character, partner in zip(wanted, partners, strict=True)
         ),
         has_right_number=len(found) == len(wanted),
+        num_found=len(found),
+        num_matched=_num_matched(wanted, found),
         background=sighting is not None and sighting.background == truth["background"],
         objects=_score_objects(truth["objects"], detections),
     )
@@ -130,6 +184,12 @@ def _assign(wanted: Sequence[Truth], found: Sequence[Detection]) -> list[Detecti
             default=(),
         )
     )
+
+
+def _num_matched(wanted: Sequence[Truth], found: Sequence[Detection]) -> int:
+    """Size of the largest pairing of equal species and tint."""
+    left = Counter((x["species"], x["tint"]) for x in wanted)
+    return (left & Counter((x.kind, x.tint) for x in found)).total()
 
 
 def _rights(character: Truth, partner: Detection | None) -> dict[str, bool]:
@@ -161,64 +221,23 @@ def _score_objects(wanted: Sequence[Truth], found: Sequence[Detection]) -> tuple
     return tuple(rights)
 
 
-def summarise(pages: Sequence[PageScore]) -> dict[str, dict[str, Rate]]:
-    """Rates with intervals over stories.
-
-    Returns:
-        ``introduction``, ``alone`` and ``together`` (where there are such pages): species, tint,
-        headwear, all; and ``pages``: frame (every character right and none too many), number of
-        characters, background, objects.
-    """
-    rows: dict[str, dict[str, _Counts]] = defaultdict(lambda: defaultdict(_Counts))
-    for page in pages:
-        for character in page.characters:
-            for name, is_right in character.right.items():
-                rows[character.when][name].add(page.story, is_right)
-        is_frame = page.has_right_number and all(x.right["all"] for x in page.characters)
-        if page.characters:
-            rows["pages"]["frame"].add(page.story, is_frame)
-        rows["pages"]["number of characters"].add(page.story, page.has_right_number)
-        rows["pages"]["background"].add(page.story, page.background)
-        for is_right in page.objects:
-            rows["pages"]["objects"].add(page.story, is_right)
-    return {
-        when: {name: counts.rate() for name, counts in scores.items()}
-        for when, scores in rows.items()
-    }
-
-
-class _Counts:
-    """Right and total per story."""
-
-    def __init__(self) -> None:
-        self.right: dict[int, int] = defaultdict(int)
-        self.total: dict[int, int] = defaultdict(int)
-
-    def add(self, story: int, is_right: bool) -> None:
-        self.right[story] += is_right
-        self.total[story] += 1
-
-    def rate(self) -> Rate:
-        return bootstrap_rate([self.right[s] for s in self.total], list(self.total.values()))
-
-
-def by_distance(pages: Sequence[PageScore]) -> dict[str, Rate]:
-    """All-right rate of later characters by page number (from 1), to see it decay or not."""
-    counts: dict[int, _Counts] = defaultdict(_Counts)
-    for page in pages:
-        for character in page.characters:
-            if character.when != "introduction":
-                counts[page.page + 1].add(page.story, character.right["all"])
-    return {f"page {number}": counts[number].rate() for number in sorted(counts)}
-
-
 def with_look_of(truth: Truth, other: Truth) -> dict[str, Any]:
     """The truth of a story of one character, had it the look of another story's character."""
     if len(truth["characters"]) != 1 or len(other["characters"]) != 1:
         raise ValueError("only stories of one character can lend each other a look")
     look = {name: other["characters"][0][name] for name in LOOKS}
+    (character,) = truth["characters"]
     pages = [
-        {**page, "characters": [{**character, **look} for character in page["characters"]]}
+        {
+            **page,
+            "characters": [shown | look for shown in page["characters"]],
+            "carried": [
+                [subject, attribute, look[attribute], since]
+                if subject == character["name"]
+                else [subject, attribute, value, since]
+                for subject, attribute, value, since in page["carried"]
+            ],
+        }
         for page in truth["pages"]
     ]
-    return {**truth, "pages": pages}
+    return {**truth, "characters": [character | look], "pages": pages}

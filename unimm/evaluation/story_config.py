@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from unimm.data.world.splits import Split
-from unimm.evaluation.story_sets import SETS
+from unimm.evaluation.story_sets import CONTROLS, SETS
 from unimm.nn.sampling import SamplingConfig
 
 
@@ -33,12 +33,15 @@ class StoryRunConfig:
     Attributes:
         model: shipped name, folder or Hub id.
         detector: folder of the judge.
-        output: folder of the grids, the stories as JSONL, and ``summary.json``.
-        ledger: folder of the ledger.
+        output: folder of the run; see ``unimm.evaluation.story_folder``.
+        ledger: folder of the ledger; empty writes none.
         splits: validation (seen combinations) and held-out.
         sets: which sets of stories; see ``unimm.evaluation.story_sets``.
+        controls: which controls; likewise.
         num_stories: of each set and split.
-        batch_size: stories drawn at once.
+        num_training_documents: among whose pictures the nearest neighbour is looked for.
+        training_seed: of those documents.
+        batch_size: stories drawn at once; of pages that are drawn alone, four times as many.
         seed: of the stories' world and of the drawing.
         sampling: the setting that is scored on all sets.
         sweep: settings that are compared on a few validation stories first; the sets of the
@@ -46,28 +49,36 @@ class StoryRunConfig:
             together) replaces ``sampling``.
         sweep_stories: stories of a set in the comparison, from another seed than the scored ones.
         sweep_sets: sets in the comparison.
+        max_rows: stories of each set in the report's grids.
         device: "cpu" or "cuda"; empty takes the GPU where there is one.
     """
 
     model: str = "storyworld"
     detector: str = "unimm/assets/models/detector"
     output: str = "runs/story_scores"
-    ledger: str = "docs/results"
+    ledger: str = ""
     splits: tuple[str, ...] = ("validation", "heldout")
     sets: tuple[str, ...] = SETS
+    controls: tuple[str, ...] = tuple(CONTROLS)
     num_stories: int = 128
+    num_training_documents: int = 20_000
+    training_seed: int = 0
     batch_size: int = 128
     seed: int = 4242
     sampling: StorySampling = field(default_factory=StorySampling)
     sweep: tuple[StorySampling, ...] = ()
     sweep_stories: int = 48
     sweep_sets: tuple[str, ...] = ("words", "pair")
+    max_rows: int = 10
     device: str = ""
 
     def __post_init__(self) -> None:
         for name in (*self.sets, *self.sweep_sets):
             if name not in SETS:
                 raise ValueError(f"unknown set of stories {name!r}; known: {SETS}")
+        for name in self.controls:
+            if name not in CONTROLS:
+                raise ValueError(f"unknown control {name!r}; known: {[*CONTROLS]}")
         known = [split.name.lower() for split in Split]
         for split in self.splits:
             if split not in known:

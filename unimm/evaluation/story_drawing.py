@@ -1,17 +1,42 @@
-"""Ask a model for the pictures of stories whose texts are given."""
+"""Ask a model for the pictures of stories whose texts are given.
 
-from collections.abc import Callable, Sequence
+A *job* is one document: a whole story, or one page of a story whose pages are drawn alone. Jobs of
+one shape (pictures given, pictures to draw) go together, whatever set they belong to.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
+from PIL import Image
 
 from unimm.data.world.render import Renderer
 from unimm.document import ImageTokens, Part, mix_seed
+from unimm.evaluation.pictures import render_pictures
 from unimm.evaluation.story_config import StorySampling
-from unimm.evaluation.story_runs import Pictures, render_tasks
+from unimm.evaluation.story_runs import Pictures
 from unimm.evaluation.story_sets import StoryTask
 from unimm.generation.writer import PictureEvent, Plan, Request, write
 from unimm.nn.sampling import SamplingConfig
 from unimm.pipeline import Pipeline, decode_images, encode_image
+
+_PAGES = 4  # of a usual story; shorter documents go more at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """One document: pages ``first`` to ``last`` (not included) of a story are to be drawn."""
+
+    story: int
+    task: StoryTask
+    first: int
+    last: int
+    is_given: bool  # page 1's picture stands before them
+
+    @property
+    def shape(self) -> tuple[bool, int]:
+        return self.is_given, self.last - self.first
 
 
 def draw_tasks(
@@ -21,87 +46,122 @@ def draw_tasks(
     *,
     seed: int,
     batch_size: int,
-    on_batch: Callable[[int], None] | None = None,
+    on_page: Callable[[int, int, Image.Image], None] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> list[Pictures]:
     """Draw the pages of stories, many at once.
 
     Args:
         pipeline: model and tokenizers.
-        tasks: the stories of one set, with equally many pages.
+        tasks: stories of any sets.
         sampling: how pictures are drawn.
-        seed: with a story's number it seeds the story, whatever the batch.
-        batch_size: stories at once.
-        on_batch: told how many stories are done.
+        seed: with a story's number and the job's first page it seeds the job, whatever the batch.
+        batch_size: stories at once; of pages that are drawn alone, four times as many.
+        on_page: called with number of the story, page and picture as they are there.
+        tell: called with a line for each batch.
 
     Returns:
         Pages of each story: a given first picture as it was given, None for what failed.
     """
-    stories: list[Pictures] = []
-    for start in range(0, len(tasks), batch_size):
-        chunk = tasks[start : start + batch_size]
-        stories += _draw_or_split(pipeline, chunk, sampling, seed)
-        if on_batch:
-            on_batch(len(stories))
+    given = _given_pictures(pipeline, tasks)
+    stories: list[Pictures] = [[None] * len(task.page_texts) for task in tasks]
+
+    def keep(story: int, page: int, picture: Image.Image | None) -> None:
+        stories[story][page] = picture
+        if picture is not None and on_page:
+            on_page(story, page, picture)
+
+    for story, picture in enumerate(given):
+        keep(story, 0, picture)
+    by_shape: dict[tuple[bool, int], list[_Job]] = defaultdict(list)
+    for job in _jobs(tasks):
+        by_shape[job.shape].append(job)
+    num_jobs, num_done = sum(map(len, by_shape.values())), 0
+    for (_, num_images), jobs in by_shape.items():
+        at_once = batch_size * max(1, _PAGES // num_images)
+        for start in range(0, len(jobs), at_once):
+            chunk = jobs[start : start + at_once]
+            drawn = _draw_or_split(pipeline, chunk, given, sampling, seed)
+            for job, pictures in zip(chunk, drawn, strict=True):
+                for page, picture in enumerate(pictures, job.first):
+                    keep(job.story, page, picture)
+            num_done += len(chunk)
+            if tell:
+                tell(f"drew {num_done} of {num_jobs} documents")
     return stories
 
 
+def _jobs(tasks: Sequence[StoryTask]) -> Iterator[_Job]:
+    for story, task in enumerate(tasks):
+        num_pages = len(task.page_texts)
+        if not task.is_alone:
+            is_given = task.given is not None
+            yield _Job(
+                story=story, task=task, first=task.first_page, last=num_pages, is_given=is_given
+            )
+            continue
+        for page in range(task.first_page, num_pages):
+            yield _Job(story=story, task=task, first=page, last=page + 1, is_given=False)
+
+
 def _draw_or_split(
-    pipeline: Pipeline, tasks: Sequence[StoryTask], sampling: StorySampling, seed: int
+    pipeline: Pipeline,
+    jobs: Sequence[_Job],
+    given: Pictures,
+    sampling: StorySampling,
+    seed: int,
 ) -> list[Pictures]:
     """Draw a batch; one story that does not fit the context must not take the others with it."""
     try:
-        return _draw(pipeline, tasks, sampling, seed)
+        return _draw(pipeline, jobs, given, sampling, seed)
     except ValueError:
-        if len(tasks) == 1:
-            return [[None] * len(tasks[0].page_texts)]
-        middle = len(tasks) // 2
-        halves = (tasks[:middle], tasks[middle:])
-        return [x for half in halves for x in _draw_or_split(pipeline, half, sampling, seed)]
+        if len(jobs) == 1:
+            return [[None] * (jobs[0].last - jobs[0].first)]
+        middle = len(jobs) // 2
+        halves = (jobs[:middle], jobs[middle:])
+        return [x for half in halves for x in _draw_or_split(pipeline, half, given, sampling, seed)]
 
 
 def _draw(
-    pipeline: Pipeline, tasks: Sequence[StoryTask], sampling: StorySampling, seed: int
+    pipeline: Pipeline,
+    jobs: Sequence[_Job],
+    given: Pictures,
+    sampling: StorySampling,
+    seed: int,
 ) -> list[Pictures]:
-    first_page, num_pages = tasks[0].first_page, len(tasks[0].page_texts)
-    stories = _given_pictures(pipeline, tasks)
+    num_images = jobs[0].last - jobs[0].first
     plan = Plan(
         text=SamplingConfig(),
         first_page=sampling.first_page,
         later_pages=sampling.later_pages,
-        num_images=num_pages - first_page,
+        num_images=num_images,
     )
-    requests = [
-        _request(pipeline, task, pictures, seed)
-        for task, pictures in zip(tasks, stories, strict=True)
-    ]
-    drawn: list[list[ImageTokens]] = [[] for _ in tasks]
+    requests = [_request(pipeline, job, given[job.story], seed) for job in jobs]
+    drawn: list[list[ImageTokens]] = [[] for _ in jobs]
     for event in write(pipeline, requests, plan):
         if isinstance(event, PictureEvent):
             drawn[event.document].append(event.tokens)
     pictures = iter(decode_images(pipeline, [tokens for story in drawn for tokens in story]))
-    for story, tokens in zip(stories, drawn, strict=True):
-        story += [next(pictures) for _ in tokens]
-        story += [None] * (num_pages - len(story))
-    return stories
+    stories: list[Pictures] = [[next(pictures) for _ in tokens] for tokens in drawn]
+    return [story + [None] * (num_images - len(story)) for story in stories]
 
 
-def _given_pictures(pipeline: Pipeline, tasks: Sequence[StoryTask]) -> list[Pictures]:
-    """The true first picture of stories that are introduced by it, else nothing."""
-    if tasks[0].given is None:
-        return [[] for _ in tasks]
-    renders = render_tasks(tasks, Renderer(), size=pipeline.image_size)
-    return [pictures[:1] for pictures in renders]
+def _given_pictures(pipeline: Pipeline, tasks: Sequence[StoryTask]) -> Pictures:
+    """The true first picture of stories that are introduced by it, else None."""
+    scenes = [task.given for task in tasks if task.given is not None]
+    pictures = iter(render_pictures(scenes, Renderer(), size=pipeline.image_size))
+    return [None if task.given is None else next(pictures) for task in tasks]
 
 
-def _request(pipeline: Pipeline, task: StoryTask, given: Pictures, seed: int) -> Request:
-    ids = [pipeline.text_tokenizer.encode(text) for text in task.page_texts]
+def _request(pipeline: Pipeline, job: _Job, given: Image.Image | None, seed: int) -> Request:
+    ids = [pipeline.text_tokenizer.encode(text) for text in job.task.read_texts]
     parts: list[Part] = []
-    for text, picture in zip(ids, given, strict=False):
-        assert picture is not None
-        tokens = encode_image(pipeline, picture)
-        parts += [Part(text_ids=torch.tensor(text)), Part(tokens=tokens, is_drawn=False)]
+    if job.is_given:
+        assert given is not None
+        tokens = encode_image(pipeline, given)
+        parts += [Part(text_ids=torch.tensor(ids[0])), Part(tokens=tokens, is_drawn=False)]
     return Request(
         parts=tuple(parts),
-        page_texts=tuple(ids[len(given) :]),
-        seed=mix_seed(seed, task.number, 0),
+        page_texts=tuple(ids[job.first : job.last]),
+        seed=mix_seed(seed, job.task.number, job.first if job.task.is_alone else 0),
     )

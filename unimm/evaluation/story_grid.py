@@ -71,7 +71,7 @@ def story_grid(
                     (size, size), Image.Resampling.LANCZOS
                 )
             canvas.paste(picture, (left, top))
-            said, is_right = verdict(page.score)
+            said, is_right = verdict(page.score) if page.pixels is not None else ("failed", False)
             draw.text((left, top + size + 1), said[:32], _RIGHT if is_right else _WRONG, font)
             lines = textwrap.wrap(page.text, width=size // 5)[:4]
             draw.text((left, top + size + 13), "\n".join(lines), _TEXT, font, spacing=1)
@@ -79,4 +79,4 @@ def story_grid(
 
 
 def _num_right(pages: Sequence[GridPage]) -> int:
-    return sum(verdict(page.score)[1] for page in pages)
+    return sum(page.pixels is not None and verdict(page.score)[1] for page in pages)

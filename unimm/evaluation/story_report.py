@@ -1,27 +1,35 @@
-"""Score a model on sets of stories, each beside its ceilings and its chance."""
+"""Score a model on stories: requests, samples, results, references, then summary and report."""
 
+import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
 from unimm.data.world.render import Renderer
 from unimm.data.world.splits import Split
-from unimm.evaluation.chance import chance_of_agreement
-from unimm.evaluation.stories import SCORES
+from unimm.evaluation.nearest_scenes import training_scenes
+from unimm.evaluation.picture_folder import write_text
+from unimm.evaluation.picture_references import CEILING, CEILING_AFTER, NEAREST, RANDOM
+from unimm.evaluation.stories import JudgedStory
 from unimm.evaluation.story_config import StoryRunConfig, StorySampling
+from unimm.evaluation.story_controls import control_tasks, described, without_context
 from unimm.evaluation.story_drawing import draw_tasks
-from unimm.evaluation.story_runs import (
-    SetResult,
-    render_tasks,
-    save_set,
-    score_as_shown,
-    score_set,
+from unimm.evaluation.story_folder import StoryFolder, StoryRequest
+from unimm.evaluation.story_measures import Tables, measure_stories
+from unimm.evaluation.story_page import story_page
+from unimm.evaluation.story_references import (
+    DESCRIBED,
+    NO_CONTEXT,
+    NearestPages,
+    random_image_tables,
 )
+from unimm.evaluation.story_results import write_results
+from unimm.evaluation.story_runs import judge_stories, num_failed, render_stories
 from unimm.evaluation.story_sets import StoryTask, story_tasks
+from unimm.evaluation.story_summary import SetResult, summarise_stories
+from unimm.evaluation.story_sweep import choose_sampling
 from unimm.judges.detector import Detector
 from unimm.pipeline import Pipeline
-
-SWEEP_SEED_OFFSET = 1_000_003  # settings are chosen on other stories than they are scored on
 
 Tell = Callable[[str], None]
 
@@ -29,7 +37,7 @@ Tell = Callable[[str], None]
 def score_stories(
     pipeline: Pipeline, detector: Detector, config: StoryRunConfig, *, tell: Tell
 ) -> dict[str, Any]:
-    """Choose the sampling if asked to, then score every set of every split.
+    """Run all stages; pictures that are on disk already are not drawn again.
 
     Args:
         pipeline: the model.
@@ -38,126 +46,152 @@ def score_stories(
         tell: called with a line for each thing done.
 
     Returns:
-        Plain data for the ledger: ``sampling``, ``sweep``, and for each ``SPLIT SET`` the scores
-        with ``ceiling``, ``ceiling after the tokenizer``, ``chance`` and failures.
+        The summary, see ``summarise_stories``, with the comparison of settings in ``sweep``.
+
+    Raises:
+        ValueError: the output folder belongs to other requests, or to another generator.
     """
     sampling, sweep = choose_sampling(pipeline, detector, config, tell=tell)
-    figures: dict[str, Any] = {
-        "sampling": {
-            "name": sampling.name,
-            "first page": vars(sampling.first_page),
-            "later pages": vars(sampling.later_pages),
-        },
-        "sweep": sweep,
-    }
-    headline: dict[str, dict[str, Any]] = {}
+    requests = make_requests(config)
+    folder = StoryFolder(config.output, requests)
+    generator = _generator(pipeline, config, sampling)
+    folder.files.claim("generator", generator)
+    tell(f"requests {folder.digest}: {len(requests)} stories in {folder.files.requests_path}")
+    _draw_missing(pipeline, folder, sampling, config, tell)
+    judged = judge_stories([x.task for x in requests], folder.read(), detector)
+    write_results(folder.files.root / "results.jsonl", requests, judged)
+    tell(f"judged {len(judged)} stories, {num_failed(judged)} pictures failed")
+    by_set: dict[str, list[tuple[StoryTask, JudgedStory]]] = {}
+    for request, story in zip(requests, judged, strict=True):
+        by_set.setdefault(request.set_name, []).append((request.task, story))
+    references = _References(pipeline, detector, config)
+    results = []
     for split in (Split[name.upper()] for name in config.splits):
+        for name in (*config.sets, *config.controls):
+            results.append(_set_result(by_set, references, split, name))
+            tell(f"measured {results[-1].key}")
+    facts = {
+        "requests": {"hash": folder.digest, "seed": config.seed, "stories": config.num_stories},
+        "generator": generator,
+        "judge": config.detector,
+        "training pictures": {
+            "documents": config.num_training_documents,
+            "seed": config.training_seed,
+        },
+    }
+    summary = summarise_stories(results, facts=facts) | {"sweep": sweep}
+    write_text(folder.files.root / "summary.json", json.dumps(summary, indent=1) + "\n")
+    page = story_page(summary, results, max_rows=config.max_rows)
+    write_text(folder.files.root / "report.html", page)
+    return summary
+
+
+def make_requests(config: StoryRunConfig) -> list[StoryRequest]:
+    """All stories of a run: sets, the same without context and described, and controls."""
+    requests: list[StoryRequest] = []
+
+    def add(set_name: str, tasks: Sequence[StoryTask]) -> None:
+        requests.extend(StoryRequest(set_name=set_name, task=task) for task in tasks)
+
+    for split in (Split[name.upper()] for name in config.splits):
+        where = split.name.lower()
         for name in config.sets:
             tasks = story_tasks(name, split, num=config.num_stories, seed=config.seed)
-            result = _draw_and_score(pipeline, detector, tasks, sampling, config)
-            key = f"{split.name.lower()} {name}"
-            save_set(result, Path(config.output), key.replace(" ", "_"))
-            figures[key] = _figures(pipeline, detector, split, name, result)
-            for when in ("introduction", "alone", "together"):
-                if when in figures[key]["scores"]:
-                    headline[f"{key} {when}"] = _headline(figures[key], when)
-            tell(f"{key}: {_line(figures[key])}")
-    return {"headline": headline} | figures
+            add(f"{where} {name}", tasks)
+            add(f"{where} {name}, {NO_CONTEXT}", [without_context(task) for task in tasks])
+            add(f"{where} {name}, {DESCRIBED}", [described(task) for task in tasks])
+        for name in config.controls:
+            tasks = control_tasks(name, split, num=config.num_stories, seed=config.seed)
+            add(f"{where} {name}", tasks)
+    return requests
 
 
-def choose_sampling(
-    pipeline: Pipeline, detector: Detector, config: StoryRunConfig, *, tell: Tell
-) -> tuple[StorySampling, dict[str, Any]]:
-    """Compare the settings of the sweep on validation stories of their own.
-
-    Returns:
-        The setting with the most later pages all right, and each setting's scores.
-    """
-    scores: dict[str, Any] = {}
-    best, best_share = config.sampling, -1.0
-    for setting in config.sweep:
-        row: dict[str, float] = {}
-        right = total = 0
-        for name in config.sweep_sets:
-            seed = config.seed + SWEEP_SEED_OFFSET
-            tasks = story_tasks(name, Split.VALIDATION, num=config.sweep_stories, seed=seed)
-            result = _draw_and_score(pipeline, detector, tasks, setting, config)
-            for when, rates in result.tables().items():
-                if when in ("introduction", "alone", "together"):
-                    row |= {f"{name} {when} {x}": rates[x]["value"] for x in ("species", "all")}
-            later = [
-                character.right["all"]
-                for page in result.scores
-                for character in page.characters
-                if character.when != "introduction"
-            ]
-            right, total = right + sum(later), total + len(later)
-        scores[setting.name] = row | {"later all": round(right / max(1, total), 4)}
-        if right / max(1, total) > best_share:
-            best, best_share = setting, right / max(1, total)
-        tell(f"sweep {setting.name}: {scores[setting.name]}")
-    return best, scores
+def _generator(
+    pipeline: Pipeline, config: StoryRunConfig, sampling: StorySampling
+) -> dict[str, Any]:
+    """All that makes the same pictures again."""
+    return {
+        "model": config.model,
+        "sampling": asdict(sampling),
+        "seed": config.seed,
+        "image size": pipeline.image_size,
+        **pipeline.hashes,
+    }
 
 
-def _draw_and_score(
+def _draw_missing(
     pipeline: Pipeline,
-    detector: Detector,
-    tasks: Sequence[StoryTask],
+    folder: StoryFolder,
     sampling: StorySampling,
     config: StoryRunConfig,
+    tell: Tell,
+) -> None:
+    """Draw the stories that lack a page; a story's pictures are the same whatever is left."""
+    missing = folder.missing()
+    draw_tasks(
+        pipeline,
+        [folder.requests[number].task for number in missing],
+        sampling,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        on_page=lambda story, page, picture: folder.write(missing[story], page, picture),
+        tell=tell,
+    )
+
+
+class _References:
+    """Makes and judges the pictures that no model draws."""
+
+    def __init__(self, pipeline: Pipeline, detector: Detector, config: StoryRunConfig) -> None:
+        self.detector, self.size = detector, pipeline.image_size
+        self.reconstruct = pipeline.image_tokenizer.reconstruct
+        self.renderer = Renderer(device=pipeline.device)
+        scenes = training_scenes(config.num_training_documents, seed=config.training_seed)
+        self.pool = NearestPages(scenes)
+
+    def tables(
+        self, tasks: Sequence[StoryTask], stories: Sequence[JudgedStory]
+    ) -> dict[str, Tables]:
+        """Both ceilings and both baselines of a set."""
+        true = [task.scenes for task in tasks]
+        nearest = [[self.pool.nearest(scene) for scene in scenes] for scenes in true]
+
+        def measure(scenes, view=None) -> Tables:
+            pictures = render_stories(scenes, self.renderer, size=self.size, view=view)
+            return measure_stories(judge_stories(tasks, pictures, self.detector))
+
+        return {
+            CEILING: measure(true),
+            CEILING_AFTER: measure(true, self.reconstruct),
+            RANDOM: random_image_tables(stories),
+            NEAREST: measure(nearest),
+        }
+
+
+def _set_result(
+    by_set: dict[str, list[tuple[StoryTask, JudgedStory]]],
+    references: _References,
+    split: Split,
+    name: str,
 ) -> SetResult:
-    pictures = draw_tasks(pipeline, tasks, sampling, seed=config.seed, batch_size=config.batch_size)
-    return score_set(tasks, pictures, detector)
-
-
-def _figures(
-    pipeline: Pipeline, detector: Detector, split: Split, name: str, result: SetResult
-) -> dict[str, Any]:
-    """Scores of a set with all that they must be seen beside."""
-    tokenizer, size = pipeline.image_tokenizer, pipeline.image_size
-    renderer = Renderer(device=pipeline.device)
-
-    def ceiling(view) -> dict[str, Any]:
-        pictures = render_tasks(result.tasks, renderer, size=size, view=view)
-        return score_set(result.tasks, pictures, detector).tables()
-
-    figures = {
-        "stories": len(result.tasks),
-        "failed pictures": result.num_failed,
-        "scores": result.tables(),
-        "ceiling": ceiling(None),
-        "ceiling after the tokenizer": ceiling(tokenizer.reconstruct),
-    }
-    if name != "pair":  # two characters of one story do not look alike by accident only
-        chance = chance_of_agreement(split)
-        figures["chance"] = {score: round(value, 4) for score, value in chance.items()}
-    if name == "swapped":
-        figures["as shown"] = score_as_shown(result)
-    return figures
-
-
-def _headline(figures: dict[str, Any], when: str) -> dict[str, Any]:
-    """One row of the table: each score with its interval, then the ceiling and chance of all."""
-    rates = figures["scores"][when]
-    row: dict[str, Any] = {
-        name: f"{rates[name]['value']:.2f} [{rates[name]['low']:.2f}, {rates[name]['high']:.2f}]"
-        for name in SCORES
-    }
-    row["ceiling"] = figures["ceiling"][when]["all"]["value"]
-    row["after the tokenizer"] = figures["ceiling after the tokenizer"][when]["all"]["value"]
-    if "chance" in figures and when != "introduction":
-        row["chance"] = figures["chance"]["all"]
-    if "as shown" in figures and when != "introduction":
-        row["as shown"] = figures["as shown"][when]["all"]["value"]
-    return row | {"stories": rates["all"]["units"], "characters": rates["all"]["total"]}
-
-
-def _line(figures: dict[str, Any]) -> str:
-    parts = [
-        f"{when} "
-        + " ".join(f"{x} {figures['scores'][when][x]['value']:.2f}" for x in SCORES)
-        + f" (ceiling {figures['ceiling after the tokenizer'][when]['all']['value']:.2f})"
-        for when in ("introduction", "alone", "together")
-        if when in figures["scores"]
+    key = f"{split.name.lower()} {name}"
+    tasks = [task for task, _ in by_set[key]]
+    stories = [story for _, story in by_set[key]]
+    tables = references.tables(tasks, stories)
+    for reference in (NO_CONTEXT, DESCRIBED):
+        if f"{key}, {reference}" in by_set:
+            pairs = by_set[f"{key}, {reference}"]
+            tables[reference] = measure_stories(story for _, story in pairs)
+    others = [
+        replace(story, truth=task.other_truth)
+        for task, story in by_set[key]
+        if task.other_truth is not None
     ]
-    return "; ".join(parts) + f"; failed {figures['failed pictures']}"
+    return SetResult(
+        split=split,
+        name=name,
+        stories=stories,
+        references=tables,
+        other=tasks[0].other,
+        other_tables=measure_stories(others),
+    )

@@ -1,51 +1,25 @@
 from dataclasses import replace
 
-import numpy as np
 import pytest
+from sightings import detection, judged, true_sighting
 
 from unimm.data.world.splits import Split
-from unimm.evaluation.stories import by_distance, score_story, summarise, with_look_of
-from unimm.evaluation.story_sets import story_tasks
-from unimm.judges.sightings import Detection, Sighting
+from unimm.evaluation.stories import LOOKS, score_story, with_look_of
+from unimm.evaluation.story_measures import measure_stories
+from unimm.evaluation.story_sets import SETS, story_tasks
+from unimm.judges.sightings import Sighting
 
 
-def detection(kind: str, tint: str, headwear: str = "none", side: float = 0.5) -> Detection:
-    return Detection(
-        kind=kind,
-        tint=tint,
-        headwear=headwear,
-        style="3d",
-        size="medium",
-        box=(0.0, 0.0, side, side),
-        score=0.9,
-        probabilities=np.zeros(0),
+def tables_of(name: str, change=lambda x: x):
+    return measure_stories(
+        judged(task, change=change) for task in story_tasks(name, Split.VALIDATION, num=6, seed=3)
     )
 
 
-def true_sighting(page: dict) -> Sighting:
-    """What a perfect picture of a page shows."""
-    characters = [detection(x["species"], x["tint"], x["headwear"]) for x in page["characters"]]
-    objects = [detection(x["kind"], x["tint"], side=0.3) for x in page["objects"]]
-    return Sighting(page["background"], characters + objects)
-
-
-def scores_of(name: str, num: int = 6, split: Split = Split.VALIDATION, change=lambda x: x):
-    tasks = story_tasks(name, split, num=num, seed=3)
-    return [
-        score
-        for task in tasks
-        for score in score_story(
-            task.truth,
-            [change(true_sighting(page)) for page in task.truth["pages"]],
-            story=task.number,
-            first_page=task.first_page,
-        )
-    ]
-
-
-@pytest.mark.parametrize("name", ["words", "pair", "picture", "swapped"])
+@pytest.mark.parametrize("name", SETS)
 def test_perfect_pictures_are_all_right(name: str) -> None:
-    tables = summarise(scores_of(name))
+    tables = tables_of(name)
+    assert tables.pop("copies")["copied pages"].value == 0.0
     for rates in tables.values():
         assert all(rate.value == 1.0 for rate in rates.values()), tables
     assert tables["alone"]["all"].units <= 6
@@ -58,7 +32,7 @@ def test_a_wrong_tint_is_wrong_in_tint_and_all_only() -> None:
         figures = [replace(x, tint="white") if x.is_character else x for x in sighting.detections]
         return Sighting(sighting.background, figures)
 
-    rates = summarise(scores_of("words", change=bleach))["alone"]
+    rates = tables_of("words", change=bleach)["alone"]
     assert rates["tint"].value == rates["all"].value == 0.0
     assert rates["species"].value == rates["headwear"].value == 1.0
 
@@ -81,7 +55,7 @@ def test_a_failed_picture_is_wrong_and_counted() -> None:
     tasks = story_tasks("words", Split.VALIDATION, num=1, seed=3)
     pages = tasks[0].truth["pages"]
     drawn = [true_sighting(pages[0]), None, None, None]
-    rates = summarise(score_story(tasks[0].truth, drawn, story=0))
+    rates = measure_stories([judged(tasks[0], sightings=drawn)])
     assert rates["introduction"]["all"].value == 1.0
     assert rates["alone"]["all"].value == 0.0 and rates["alone"]["all"].total == 3
     assert rates["pages"]["background"].value == 0.25
@@ -89,22 +63,17 @@ def test_a_failed_picture_is_wrong_and_counted() -> None:
         score_story(tasks[0].truth, drawn[:2], story=0)
 
 
-def test_swapping_hides_the_named_look_and_shows_the_other() -> None:
-    plain = story_tasks("words", Split.HELDOUT, num=8, seed=5)
-    swapped = story_tasks("swapped", Split.HELDOUT, num=8, seed=5)
-    for before, after in zip(plain, swapped, strict=True):
-        other = plain[after.shown]
-        assert other.number != before.number
-        assert after.page_texts == (other.page_texts[0], *before.page_texts[1:])
-        look = with_look_of(after.truth, other.truth)["pages"][2]["characters"][0]
-        assert look["name"] == before.truth["characters"][0]["name"]
-        for attribute in ("species", "tint", "headwear"):
-            assert look[attribute] == other.truth["characters"][0][attribute]
-
-
-def test_decay_is_told_by_page() -> None:
-    rates = by_distance(scores_of("words"))
-    assert list(rates) == ["page 2", "page 3", "page 4"]
+def test_a_borrowed_look_is_in_characters_pages_and_facts() -> None:
+    own, other = story_tasks("words", Split.HELDOUT, num=2, seed=5)
+    truth = with_look_of(own.truth, other.truth)
+    (lender,) = other.truth["characters"]
+    for character in [truth["characters"][0], *(p["characters"][0] for p in truth["pages"])]:
+        assert character["name"] == own.truth["characters"][0]["name"]
+        assert {x: character[x] for x in LOOKS} == {x: lender[x] for x in LOOKS}
+    for subject, attribute, value, _ in truth["pages"][2]["carried"]:
+        if subject == truth["characters"][0]["name"]:
+            assert value == lender[attribute]
+    assert measure_stories([judged(replace(own, truth=truth))])["alone"]["all"].value == 1.0
 
 
 def test_texts_of_later_pages_never_say_a_carried_look() -> None:

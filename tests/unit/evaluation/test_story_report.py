@@ -1,55 +1,34 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from pipelines import tiny_pipeline as tiny
 
 from unimm.data.world.render import Renderer
 from unimm.data.world.splits import Split
 from unimm.evaluation import story_drawing
+from unimm.evaluation.pictures import render_pictures
 from unimm.evaluation.story_config import StoryRunConfig, StorySampling
+from unimm.evaluation.story_controls import described, without_context
 from unimm.evaluation.story_drawing import draw_tasks
+from unimm.evaluation.story_grid import GridPage, story_grid
+from unimm.evaluation.story_measures import measure_stories
+from unimm.evaluation.story_references import DESCRIBED, NO_CONTEXT, REFERENCES
 from unimm.evaluation.story_report import score_stories
-from unimm.evaluation.story_runs import render_tasks, save_set, score_set
+from unimm.evaluation.story_runs import Pictures, judge_stories, num_failed
 from unimm.evaluation.story_sets import story_tasks
+from unimm.evaluation.story_summary import SetResult, summarise_stories
 from unimm.judges.detector import Detector, DetectorConfig
-from unimm.model import ModelConfig, UniMM
 from unimm.nn.sampling import SamplingConfig
-from unimm.nn.transformer import BackboneConfig
-from unimm.objectives.base import ImageSpec
 from unimm.pipeline import Pipeline
-from unimm.tokenizer.autoencoder import AutoencoderConfig
-from unimm.tokenizer.image import ImageTokenizer, ImageTokenizerConfig
-from unimm.tokenizer.quantizer import QuantizerConfig
-from unimm.tokenizer.text import TextTokenizer
 
 PLAIN = StorySampling(first_page=SamplingConfig(), later_pages=SamplingConfig())
 
 
-def tiny_pipeline(max_seq_len: int = 512) -> Pipeline:
-    """An untrained model that draws 32 px pictures of 4 x 4 codes."""
-    torch.manual_seed(0)
-    image = ImageTokenizer(
-        ImageTokenizerConfig(
-            autoencoder=AutoencoderConfig(
-                widths=(16,) * 3, encoder_blocks=(1,) * 3, decoder_blocks=(1,) * 3, num_heads=0
-            ),
-            quantizer=QuantizerConfig(codebook_size=16, dim=4),
-            image_size=32,
-        )
-    ).eval()
-    tasks = story_tasks("words", Split.TRAIN, num=20, seed=0)
-    text = TextTokenizer.train((x for task in tasks for x in task.page_texts), vocab_size=300)
-    backbone = BackboneConfig(
-        dim=32, depth=2, num_heads=2, num_kv_heads=2, ffn_dim=48, max_seq_len=max_seq_len
-    )
-    model = UniMM(
-        ModelConfig(backbone=backbone),
-        special=text.special_ids,
-        spec=ImageSpec(codebook_size=16, latent_dim=4, grid_size=4),
-    ).eval()
-    return Pipeline(model=model, text_tokenizer=text, image_tokenizer=image)
+def tiny_pipeline() -> Pipeline:
+    return tiny(max_seq_len=2048)
 
 
 def blind_detector() -> Detector:
@@ -68,68 +47,155 @@ def test_every_page_is_drawn_and_batches_change_nothing(name: str) -> None:
         for x, y in zip(a, b, strict=True):
             np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
     if name == "picture":
-        truth = render_tasks(tasks, Renderer(), size=32)
-        np.testing.assert_array_equal(np.asarray(together[0][0]), np.asarray(truth[0][0]))
+        (truth,) = render_pictures(tasks[0].scenes[:1], Renderer(), size=16)
+        np.testing.assert_array_equal(np.asarray(together[0][0]), np.asarray(truth))
+
+
+def test_pages_drawn_alone_do_not_know_the_pages_before() -> None:
+    pipeline = tiny_pipeline()
+    (task,) = story_tasks("words", Split.VALIDATION, num=1, seed=1, num_pages=3)
+    alone = without_context(task)
+    other = replace(alone, page_texts=("Who is there?", *alone.page_texts[1:]))
+    first, second, whole = draw_tasks(pipeline, [alone, other, task], PLAIN, seed=0, batch_size=2)
+    pixels = [[np.asarray(x) for x in story] for story in (first, second, whole)]
+    assert not np.array_equal(pixels[0][0], pixels[1][0])
+    np.testing.assert_array_equal(pixels[0][1], pixels[1][1])
+    np.testing.assert_array_equal(pixels[0][0], pixels[2][0])  # page 1 knows no page before
+    assert not np.array_equal(pixels[0][1], pixels[2][1])
+    (told,) = draw_tasks(pipeline, [described(task)], PLAIN, seed=0, batch_size=1)
+    assert not np.array_equal(np.asarray(told[2]), pixels[0][2])
 
 
 def test_a_story_that_does_not_fit_fails_alone(monkeypatch) -> None:
     tasks = story_tasks("words", Split.VALIDATION, num=3, seed=1, num_pages=2)
     draw = story_drawing._draw
 
-    def draw_all_but_one(pipeline, chunk, *rest):
-        if any(task.number == 1 for task in chunk):
+    def draw_all_but_one(pipeline, jobs, *rest):
+        if any(job.task.number == 1 for job in jobs):
             raise ValueError("too long")
-        return draw(pipeline, chunk, *rest)
+        return draw(pipeline, jobs, *rest)
 
     monkeypatch.setattr(story_drawing, "_draw", draw_all_but_one)
     drawn = draw_tasks(tiny_pipeline(), tasks, PLAIN, seed=0, batch_size=3)
     assert drawn[1] == [None, None]
     assert None not in drawn[0] + drawn[2]
-    result = score_set(tasks, drawn, blind_detector())
-    assert result.num_failed == 2
-    assert not any(score.background for score in result.scores if score.story == 1)
+    stories = judge_stories(tasks, drawn, blind_detector())
+    assert num_failed(stories) == 2
+    assert not any(score.background for score in stories[1].scores)
 
 
-def test_report_has_ceilings_chance_and_failures(tmp_path) -> None:
-    config = StoryRunConfig(
-        output=str(tmp_path),
+def tiny_run(folder, **changes) -> StoryRunConfig:
+    settings = dict(
+        output=str(folder),
         splits=("heldout",),
-        sets=("words", "swapped"),
+        sets=("words", "picture"),
+        controls=("first pages exchanged", "pictures exchanged"),
         num_stories=2,
+        num_training_documents=30,
         sampling=PLAIN,
-        sweep=(PLAIN, StorySampling(name="cold", first_page=SamplingConfig(temperature=0.0))),
+    )
+    return StoryRunConfig(**(settings | changes))  # type: ignore[arg-type]
+
+
+def test_a_run_goes_from_requests_to_report_and_goes_on_where_it_broke(tmp_path) -> None:
+    config = tiny_run(tmp_path)
+    pipeline, detector = tiny_pipeline(), blind_detector()
+    summary = score_stories(pipeline, detector, config, tell=lambda _: None)
+    json.dumps(summary, allow_nan=False)
+    words = summary["sets"]["heldout words"]
+    assert {*REFERENCES, NO_CONTEXT, DESCRIBED} <= set(words)
+    assert words["scores"]["alone"]["all"]["total"] == 6 and words["chance"]["all"] == 0.0
+    row = summary["headline"]["heldout words alone"]
+    assert {"all", "chance", "stories", *REFERENCES, NO_CONTEXT, DESCRIBED} <= set(row)
+    row = summary["controls"]["heldout pictures exchanged alone, all"]
+    assert {"as shown", "as before the exchange", "chance", *REFERENCES} <= set(row)
+    assert summary["failed"] == 0
+    lines = (tmp_path / "results.jsonl").read_text().splitlines()
+    requests = (tmp_path / "requests.jsonl").read_text().splitlines()
+    assert len(lines) == len(requests) == 2 * (2 * 3 + 2)
+    assert json.loads(requests[0])["id"] == json.loads(lines[0])["id"] == "heldout words/00000"
+    report = (tmp_path / "report.html").read_text()
+    assert report.count("data:image/webp;base64,") == 4 and "http" not in report
+
+    drawn = sorted((tmp_path / "samples").glob("*/samples/*.png"))
+    assert len(drawn) == 2 * (2 * 3 + 2) * 4
+    before = drawn[5].read_bytes()
+    drawn[5].unlink()
+    times = {path: path.stat().st_mtime_ns for path in drawn if path.parent != drawn[5].parent}
+    again = score_stories(pipeline, detector, config, tell=lambda _: None)
+    assert again == summary and drawn[5].read_bytes() == before
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+
+
+def test_other_settings_and_other_models_are_refused_in_the_same_folder(tmp_path) -> None:
+    small = dict(sets=("words",), controls=())
+    pipeline, detector = tiny_pipeline(), blind_detector()
+    score_stories(pipeline, detector, tiny_run(tmp_path, **small), tell=lambda _: None)
+    with pytest.raises(ValueError, match="another output folder"):
+        score_stories(pipeline, detector, tiny_run(tmp_path, **small, seed=1), tell=lambda _: None)
+    cold = StorySampling(first_page=SamplingConfig(temperature=0.0), later_pages=SamplingConfig())
+    with pytest.raises(ValueError, match="generator"):
+        score_stories(
+            pipeline, detector, tiny_run(tmp_path, **small, sampling=cold), tell=lambda _: None
+        )
+
+
+def test_damaged_pictures_are_counted_and_shown(tmp_path) -> None:
+    config = tiny_run(tmp_path, sets=("words",), controls=())
+    pipeline, detector = tiny_pipeline(), blind_detector()
+    score_stories(pipeline, detector, config, tell=lambda _: None)
+    (tmp_path / "samples/00001/samples/00002.png").write_bytes(b"no picture")
+    summary = score_stories(pipeline, detector, config, tell=lambda _: None)
+    assert summary["failed"] == 1
+    assert summary["headline"]["heldout words alone"]["failed"] == 1
+    assert "1 pictures failed" in (tmp_path / "report.html").read_text()
+
+
+def test_the_best_setting_of_a_sweep_is_used(tmp_path) -> None:
+    cold = StorySampling(name="cold", first_page=SamplingConfig(temperature=0.0))
+    config = tiny_run(
+        tmp_path,
+        sets=("words",),
+        controls=(),
+        sweep=(PLAIN, cold),
         sweep_stories=2,
         sweep_sets=("words",),
     )
     lines: list[str] = []
-    figures = score_stories(tiny_pipeline(1024), blind_detector(), config, tell=lines.append)
-    json.dumps(figures, allow_nan=False)
-    assert set(figures["sweep"]) == {"default", "cold"}
-    row = figures["heldout swapped"]
-    assert {"scores", "ceiling", "ceiling after the tokenizer", "chance", "as shown"} <= set(row)
-    assert row["failed pictures"] == 0 and row["stories"] == 2
-    assert row["scores"]["alone"]["all"]["total"] == 6
-    assert "heldout words alone" in figures["headline"]
-    assert len((tmp_path / "heldout_words.jsonl").read_text().splitlines()) == 2
-    assert Image.open(tmp_path / "heldout_words.png").size[0] > 4 * 160
+    summary = score_stories(tiny_pipeline(), blind_detector(), config, tell=lines.append)
+    assert set(summary["sweep"]) == {"default", "cold"}
+    best = max(summary["sweep"], key=lambda name: summary["sweep"][name]["later all"])
+    assert summary["facts"]["generator"]["sampling"]["name"] == best
     assert any("sweep cold" in line for line in lines)
 
 
-def test_true_pictures_reach_the_grid_with_their_verdict(tmp_path) -> None:
+def test_without_baselines_there_is_no_summary() -> None:
+    tasks = story_tasks("words", Split.VALIDATION, num=2, seed=1, num_pages=2)
+    nothing: list[Pictures] = [[None, None], [None, None]]
+    stories = judge_stories(tasks, nothing, blind_detector())
+    tables = dict.fromkeys((*REFERENCES, DESCRIBED), measure_stories(stories))
+    result = SetResult(split=Split.VALIDATION, name="words", stories=stories, references=tables)
+    with pytest.raises(ValueError, match=NO_CONTEXT):
+        summarise_stories([result], facts={})
+
+
+def test_failures_come_first_in_the_grid() -> None:
     tasks = story_tasks("pair", Split.VALIDATION, num=2, seed=1)
-    pictures = render_tasks(tasks, Renderer(), size=64)
-    pictures[1][2] = None
-    result = score_set(tasks, pictures, blind_detector())
-    assert result.num_failed == 1
-    save_set(result, tmp_path, "pair")
-    entries = [json.loads(line) for line in (tmp_path / "pair.jsonl").read_text().splitlines()]
-    assert entries[1]["seen"][2] is None and entries[0]["scores"][0]["characters"]
+    stories = judge_stories(tasks, [[None] * 4, [None] * 4], blind_detector())
+    verdicts = {score.page: score for score in stories[0].scores}
+    bright, missing = np.full((8, 8, 3), 255, np.uint8), None
+    fine = [GridPage(pixels=bright, text="fine", score=None)] * 2
+    bad = [GridPage(pixels=missing, text="bad", score=verdicts[page]) for page in range(2)]
+    grid = np.asarray(story_grid([fine, bad], max_stories=1))
+    assert grid[80, 80].tolist() == [225, 225, 225]
 
 
 def test_bad_sets_and_splits_are_refused() -> None:
     with pytest.raises(ValueError, match="pictures"):
         StoryRunConfig(sets=("pictures",))
+    with pytest.raises(ValueError, match="hats"):
+        StoryRunConfig(controls=("hats",))
     with pytest.raises(ValueError, match="test"):
         StoryRunConfig(splits=("test",))
-    with pytest.raises(ValueError, match="2 or more"):
-        story_tasks("swapped", Split.HELDOUT, num=1, seed=0)
+    with pytest.raises(ValueError, match="2 stories"):
+        StoryRunConfig(num_stories=1)
