@@ -11,7 +11,7 @@ from PIL import Image
 
 _SIDE = 192  # pixels: larger pictures are made smaller
 
-_STYLE = """
+STYLE = """
 :root { --paper: #fbf7ee; --desk: #ece4d4; --ink: #3a2e25; --faint: #8f7f6b; --line: #4a362020;
   --accent: #b5533c; --right: #4d7a4a; --gold: #c79a3a; }
 * { box-sizing: border-box; margin: 0; }
@@ -78,7 +78,7 @@ def html_document(title: str, body: str) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="generator" content="unimm">
 <title>{title}</title>
-<style>{_STYLE}</style>
+<style>{STYLE}</style>
 </head>
 <body>
 <main>
