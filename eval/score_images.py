@@ -20,6 +20,8 @@ from unimm.config import load_config
 from unimm.evaluation.picture_config import NO_MODEL, PictureRunConfig
 from unimm.evaluation.picture_judge import detector_judge
 from unimm.evaluation.picture_run import score_pictures
+from unimm.judges.extractors import detector_extractor, load_extractor
+from unimm.judges.folder import load_detector
 from unimm.ledger import write_ledger
 from unimm.pipeline import load_pipeline
 
@@ -34,11 +36,15 @@ def main() -> None:
 
     pipeline = None if config.model == NO_MODEL else load_pipeline(config.model, device=device)
     judge = detector_judge(config.detector, device=device)
-    summary = score_pictures(pipeline, judge, config, device=device, tell=tell)
+    if config.extractor:
+        extractor = load_extractor(config.extractor, device=device)
+    else:
+        extractor = detector_extractor(load_detector(config.detector, device=device))
+    summary = score_pictures(pipeline, judge, config, extractor=extractor, device=device, tell=tell)
     if summary is None:
         return
-    for name, row in summary["table"].items():
-        print(f"{name:28s}", *(f"{column} {value};" for column, value in row.items()))
+    for name, row in (summary["table"] | summary["distribution"]).items():
+        print(f"{name:36s}", *(f"{column} {value};" for column, value in row.items()))
     tell(f"wrote {config.output}/summary.json and report.html")
     if config.ledger:
         path = write_ledger(

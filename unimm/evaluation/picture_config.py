@@ -30,6 +30,8 @@ class PictureRunConfig:
     Attributes:
         model: shipped name, folder or Hub id; ``none`` judges what lies in ``OUTPUT/samples``.
         detector: folder of the judge.
+        extractor: folder of the network whose features tell how near the pictures are to real
+            ones (CLIP, DINOv2, Inception); empty takes the detector's own.
         output: folder of the run; see ``unimm.evaluation.picture_folder``.
         ledger: folder of the ledger; empty writes none.
         tasks: of WorldEval; ``descriptive`` has a score of its own, the mean is over the others.
@@ -51,6 +53,7 @@ class PictureRunConfig:
 
     model: str = "storyworld"
     detector: str = "unimm/assets/models/detector"
+    extractor: str = ""
     output: str = "runs/worldeval"
     ledger: str = ""
     tasks: tuple[str, ...] = ALL_TASKS

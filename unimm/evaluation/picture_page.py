@@ -15,7 +15,7 @@ from unimm.evaluation.picture_references import (
 )
 from unimm.evaluation.picture_results import Result
 from unimm.evaluation.picture_summary import MEAN
-from unimm.evaluation.report_parts import embed, html_document, say_facts
+from unimm.evaluation.report_parts import embed, html_document, plain_table, say_facts
 
 _SPLIT_WORDS = {"seen": "seen combinations", "heldout": "held-out combinations"}
 
@@ -57,6 +57,7 @@ def picture_page(
 <section class="sheet heads">{heads}</section>
 <h2>Tasks</h2>
 <section class="sheet">{_table(splits)}{_KEY}</section>
+{_distribution(summary.get("distribution", {}))}
 {galleries}
 <footer>Bars show the score with its 95 % interval over prompts.{say_facts(facts)}</footer>
 """
@@ -126,6 +127,16 @@ def _line(tag: str, split: str, row: Mapping[str, Any]) -> str:
     tds = "".join(f"<td>{cell}</td>" for cell in cells)
     kind = ' class="mean"' if tag == MEAN else ""
     return f"<tr{kind}>{tds}<td{bad}>{row['failed']}</td></tr>"
+
+
+def _distribution(table: Mapping[str, Mapping[str, float]]) -> str:
+    """How near the sets of pictures are to real ones; nothing where that was not measured."""
+    if not table:
+        return ""
+    return (
+        "<h2>Pictures as a set<small>distance to real ones; true renders give the floor</small>"
+        f'</h2><section class="sheet">{plain_table(table)}</section>'
+    )
 
 
 def _gallery(

@@ -12,6 +12,7 @@ from PIL import Image
 from unimm.data.world.render import Renderer
 from unimm.evaluation.nearest_scenes import NearestScenes, training_scenes
 from unimm.evaluation.picture_config import PictureRunConfig
+from unimm.evaluation.picture_distribution import compare_run
 from unimm.evaluation.picture_drawing import draw_missing
 from unimm.evaluation.picture_folder import PictureFolder, Sample, write_text
 from unimm.evaluation.picture_judge import PictureJudge
@@ -22,6 +23,7 @@ from unimm.evaluation.picture_results import Result, judge_samples
 from unimm.evaluation.picture_summary import summarise_pictures
 from unimm.evaluation.picture_sweep import choose_sampling
 from unimm.evaluation.worldeval import sample_requests
+from unimm.judges.extractors import Extractor
 from unimm.pipeline import Pipeline
 
 Tell = Callable[[str], None]
@@ -32,6 +34,7 @@ def score_pictures(
     judge: PictureJudge,
     config: PictureRunConfig,
     *,
+    extractor: Extractor | None = None,
     device: torch.device | str = "cpu",
     tell: Tell,
 ) -> dict[str, Any] | None:
@@ -41,7 +44,9 @@ def score_pictures(
         pipeline: the generator; None judges what lies in ``samples/``.
         judge: the judge.
         config: the run.
-        device: of the renderer.
+        extractor: whose features tell how near the pictures are to real ones; None leaves that
+            out.
+        device: of renderer and extractor.
         tell: called with a line for each thing done.
 
     Returns:
@@ -65,7 +70,8 @@ def score_pictures(
     num_failed = sum(bool(x.verdict.problem) for x in results)
     num_beyond = folder.num_beyond(len(requests), config.num_samples)
     tell(f"judged {len(results)} pictures: {num_failed} failed, {num_beyond} more not asked for")
-    tables = _reference_rows(pipeline, requests, rows, config, device)
+    size = pipeline.image_size if pipeline is not None else _size(rows)
+    tables = _reference_rows(pipeline, requests, rows, config, size, device)
     references = _judge_references(judge, requests, tables, folder.root / "references")
     tell("judged the references")
     facts = {
@@ -79,6 +85,10 @@ def score_pictures(
         },
     }
     summary = summarise_pictures(results, references, facts=facts)
+    if extractor is not None:
+        summary["distribution"] = compare_run(
+            extractor, requests, rows, tables, config, size=size, device=device, tell=tell
+        )
     write_text(folder.root / "summary.json", json.dumps(summary, indent=1) + "\n")
     truth, nearest = (_first(requests, tables[name]) for name in (CEILING, NEAREST))
     page = picture_page(summary, results, truth=truth, nearest=nearest, max_cards=config.max_cards)
@@ -144,9 +154,9 @@ def _reference_rows(
     requests: Sequence[PictureRequest],
     rows: Rows,
     config: PictureRunConfig,
+    size: int,
     device: torch.device | str,
 ) -> dict[str, Rows | None]:
-    size = pipeline.image_size if pipeline is not None else _size(rows)
     pool = NearestScenes(training_scenes(config.num_training_documents, seed=config.training_seed))
     return make_references(
         requests,

@@ -3,7 +3,7 @@
 Shapes: B pictures, S side of them in pixels.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -50,11 +50,18 @@ def render_pictures(
 def describe_pictures(detector: Detector, pictures: Sequence[Image.Image]) -> list[Sighting]:
     """Let the detector describe pictures of one size."""
     device = next(detector.parameters()).device
-    sightings: list[Sighting] = []
+    return [
+        sighting
+        for pixels in pixel_batches(pictures, device)
+        for sighting in detector.describe(pixels)
+    ]
+
+
+def pixel_batches(pictures: Sequence[Image.Image], device: torch.device | str) -> Iterator[Tensor]:
+    """Pictures of one size as ``(B, 3, S, S)`` float in [-1, 1], as many at once as are cheap."""
     area = pictures[0].width * pictures[0].height if pictures else 1
     batch_size = max(1, _PIXELS_AT_ONCE // area)
     for start in range(0, len(pictures), batch_size):
         arrays = [np.asarray(picture) for picture in pictures[start : start + batch_size]]
         pixels = torch.from_numpy(np.stack(arrays)).to(device).permute(0, 3, 1, 2)  # (B, 3, S, S)
-        sightings += detector.describe(pixels.float() / 127.5 - 1)
-    return sightings
+        yield pixels.float() / 127.5 - 1

@@ -114,6 +114,16 @@ def caption_cards(cards: Sequence[tuple[Image.Image, str, str, bool]]) -> str:
     )
 
 
+def plain_table(table: Mapping[str, Mapping[str, Any]]) -> str:
+    """Rows of cells, as they are."""
+    columns = list(dict.fromkeys(column for row in table.values() for column in row))
+    lines = ["<tr><th></th>" + "".join(f"<th>{html.escape(x)}</th>" for x in columns) + "</tr>"]
+    for name, row in table.items():
+        cells = "".join(f"<td>{html.escape(str(row.get(x, '')))}</td>" for x in columns)
+        lines.append(f"<tr><td>{html.escape(name)}</td>{cells}</tr>")
+    return f"<table>{''.join(lines)}</table>"
+
+
 def table_page(
     title: str,
     table: Mapping[str, Mapping[str, Any]],
@@ -128,11 +138,6 @@ def table_page(
         sections: heading and cards of each.
         facts: all that makes the run again.
     """
-    columns = list(dict.fromkeys(column for row in table.values() for column in row))
-    lines = ["<tr><th></th>" + "".join(f"<th>{html.escape(x)}</th>" for x in columns) + "</tr>"]
-    for name, row in table.items():
-        cells = "".join(f"<td>{html.escape(str(row.get(x, '')))}</td>" for x in columns)
-        lines.append(f"<tr><td>{html.escape(name)}</td>{cells}</tr>")
     cards = "".join(
         f"<h2>{html.escape(heading)}<small>failures first</small></h2>"
         f'<section class="sheet cards">{body}</section>'
@@ -141,7 +146,7 @@ def table_page(
     title = html.escape(title)
     body = (
         f"<header><h1>{title}</h1></header>"
-        f'<section class="sheet"><table>{"".join(lines)}</table></section>{cards}'
+        f'<section class="sheet">{plain_table(table)}</section>{cards}'
         f"<footer>{say_facts(facts)}</footer>"
     )
     return html_document(title, body)

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from PIL import Image
 from pipelines import tiny_pipeline
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from unimm.assets import __file__ as ASSETS
 from unimm.evaluation import picture_drawing
@@ -17,6 +19,7 @@ from unimm.evaluation.picture_judge import Verdict, detector_judge
 from unimm.evaluation.picture_run import make_requests, score_pictures
 from unimm.evaluation.picture_sweep import sweep_requests
 from unimm.generation.image import generate_image
+from unimm.judges.extractors import Extractor
 from unimm.nn.sampling import SamplingConfig
 
 
@@ -153,6 +156,40 @@ def test_the_best_setting_of_a_sweep_is_scored_and_kept(tmp_path):
     with pytest.raises(ValueError, match="belongs to sweep"):
         again = dataclasses.replace(run, sweep_prompts=3)
         score_pictures(pipeline, judge, again, tell=Told())
+
+
+def colours_of_quarters() -> Extractor:
+    """Twelve features, so that few pictures make a distribution."""
+
+    def network(pixels: Tensor) -> Tensor:
+        return adaptive_avg_pool2d(pixels, 2).flatten(1)
+
+    return Extractor(name="quarters", size=None, mean=(0.5,) * 3, std=(0.5,) * 3, network=network)
+
+
+def test_quality_stands_beside_fidelity(judge, tmp_path):
+    """Noise is far from real pictures, true renders are near: the floor is not the score."""
+    run = config(tmp_path, tasks=("colors", "two_object"), splits=("seen",), num_prompts=12)
+    extractor = colours_of_quarters()
+    summary = score_pictures(tiny_pipeline(), judge, run, extractor=extractor, tell=Told())
+    assert summary is not None
+    table = summary["distribution"]
+    assert [name.split(",")[0] for name in table] == [
+        "generated", "ceiling", "ceiling after the tokenizer", "nearest neighbour"
+    ]  # fmt: skip
+    assert all(row["pictures"] == 24 for row in table.values())
+    drawn, real = (table[f"{x}, seen"]["frechet_quarters"] for x in ("generated", "ceiling"))
+    assert drawn > 3 * real
+    assert "Pictures as a set" in (tmp_path / "report.html").read_text()
+
+
+def test_too_few_pictures_have_no_distribution(judge, tmp_path):
+    run = config(tmp_path, tasks=("colors",), splits=("seen",))
+    extractor = colours_of_quarters()
+    told = Told()
+    summary = score_pictures(tiny_pipeline(), judge, run, extractor=extractor, tell=told)
+    assert summary is not None and summary["distribution"] == {}
+    assert told.has("no distribution of generated, seen")
 
 
 @pytest.mark.parametrize(
