@@ -61,7 +61,7 @@ class StoryRunConfig:
     sets: tuple[str, ...] = SETS
     controls: tuple[str, ...] = tuple(CONTROLS)
     num_stories: int = 128
-    num_training_documents: int = 20_000
+    num_training_documents: int = 8_000
     training_seed: int = 0
     batch_size: int = 128
     seed: int = 4242

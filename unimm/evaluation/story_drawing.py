@@ -15,7 +15,7 @@ from unimm.data.world.render import Renderer
 from unimm.document import ImageTokens, Part, mix_seed
 from unimm.evaluation.pictures import render_pictures
 from unimm.evaluation.story_config import StorySampling
-from unimm.evaluation.story_runs import Pictures
+from unimm.evaluation.story_judging import Pictures
 from unimm.evaluation.story_sets import StoryTask
 from unimm.generation.writer import PictureEvent, Plan, Request, write
 from unimm.nn.sampling import SamplingConfig

@@ -16,7 +16,7 @@ from PIL import Image
 
 from unimm.evaluation.picture_folder import PictureFolder, read_sample, write_text
 from unimm.evaluation.picture_requests import hash_text
-from unimm.evaluation.story_runs import Pictures
+from unimm.evaluation.story_judging import Pictures
 from unimm.evaluation.story_sets import StoryTask
 
 

@@ -10,9 +10,9 @@ from typing import Any
 from unimm.data.world.splits import Split
 from unimm.evaluation.chance import chance_of_agreement
 from unimm.evaluation.stories import SCORES, JudgedStory
+from unimm.evaluation.story_judging import num_failed
 from unimm.evaluation.story_measures import Tables, measure_stories, to_json
 from unimm.evaluation.story_references import DESCRIBED, NO_CONTEXT, REFERENCES
-from unimm.evaluation.story_runs import num_failed
 from unimm.evaluation.story_sets import CONTROLS
 
 WHENS: tuple[str, ...] = ("introduction", "alone", "together")
@@ -133,19 +133,20 @@ def _identity_rows(result: SetResult, tables: Tables) -> dict[str, dict[str, Any
 
 def _control_rows(result: SetResult, tables: Tables) -> dict[str, dict[str, Any]]:
     """A control's two explanations side by side: what is asked for, and the other one."""
-    asked = "as named" if result.name != "pictures exchanged" else "as shown"
     rows = {}
     for when in ("alone", "together"):
         if when not in tables or when not in result.other_tables:
             continue
         for name in SCORES:
             row: dict[str, Any] = {
-                asked: _told(tables[when][name]),
-                result.other: _told(result.other_tables[when][name]),
+                "as asked": _told(tables[when][name]),
+                "otherwise": _told(result.other_tables[when][name]),
+                "otherwise is": result.other,
             }
             row |= _references(result, when, name)
             if chance := chance_of(result):
                 row["chance"] = chance[name]
+            row |= {"stories": tables[when][name].units, "failed": num_failed(result.stories)}
             rows[f"{result.key} {when}, {name}"] = row
     return rows
 

@@ -15,6 +15,7 @@ from unimm.evaluation.story_config import StoryRunConfig, StorySampling
 from unimm.evaluation.story_controls import control_tasks, described, without_context
 from unimm.evaluation.story_drawing import draw_tasks
 from unimm.evaluation.story_folder import StoryFolder, StoryRequest
+from unimm.evaluation.story_judging import judge_stories, num_failed, render_stories
 from unimm.evaluation.story_measures import Tables, measure_stories
 from unimm.evaluation.story_page import story_page
 from unimm.evaluation.story_references import (
@@ -24,7 +25,6 @@ from unimm.evaluation.story_references import (
     random_image_tables,
 )
 from unimm.evaluation.story_results import write_results
-from unimm.evaluation.story_runs import judge_stories, num_failed, render_stories
 from unimm.evaluation.story_sets import StoryTask, story_tasks
 from unimm.evaluation.story_summary import SetResult, summarise_stories
 from unimm.evaluation.story_sweep import choose_sampling
