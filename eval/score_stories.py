@@ -16,7 +16,7 @@ import torch
 
 from unimm.config import load_config
 from unimm.evaluation.story_config import StoryRunConfig
-from unimm.evaluation.story_report import score_stories
+from unimm.evaluation.story_run import score_stories
 from unimm.judges.folder import load_detector
 from unimm.ledger import write_ledger
 from unimm.pipeline import load_pipeline

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from unimm.data.world.splits import Split
-from unimm.evaluation.story_sets import CONTROLS, SETS
+from unimm.evaluation.story_sets import CONTROLS, SETS, WRITTEN
 from unimm.nn.sampling import SamplingConfig
 
 
@@ -61,7 +61,7 @@ class StoryRunConfig:
     sets: tuple[str, ...] = SETS
     controls: tuple[str, ...] = tuple(CONTROLS)
     num_stories: int = 128
-    num_training_documents: int = 20_000
+    num_training_documents: int = 8_000
     training_seed: int = 0
     batch_size: int = 128
     seed: int = 4242
@@ -76,6 +76,8 @@ class StoryRunConfig:
         for name in (*self.sets, *self.sweep_sets):
             if name not in SETS:
                 raise ValueError(f"unknown set of stories {name!r}; known: {SETS}")
+        if WRITTEN in self.sweep_sets:
+            raise ValueError(f"settings are compared on given texts; leave {WRITTEN!r} out")
         for name in self.controls:
             if name not in CONTROLS:
                 raise ValueError(f"unknown control {name!r}; known: {[*CONTROLS]}")

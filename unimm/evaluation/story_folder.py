@@ -2,7 +2,8 @@
 
 ``requests.jsonl -> samples/ -> results.jsonl -> summary.json + report.html``, as for single
 pictures (``picture_folder``): ``samples/00007/samples/00002.png`` is the third page of the eighth
-request. A picture that is given lies there, too.
+request. A picture that is given lies there, too. Of stories that a model writes itself, each page's
+text lies beside its picture: ``00002.txt``.
 """
 
 import json
@@ -16,7 +17,7 @@ from PIL import Image
 
 from unimm.evaluation.picture_folder import PictureFolder, read_sample, write_text
 from unimm.evaluation.picture_requests import hash_text
-from unimm.evaluation.story_runs import Pictures
+from unimm.evaluation.story_judging import Pictures
 from unimm.evaluation.story_sets import StoryTask
 
 
@@ -39,6 +40,7 @@ class StoryRequest:
             "id": f"{self.set_name}/{task.number:05}",
             "pages": list(task.read_texts),
             "is_alone": task.is_alone,
+            "num_pages": len(task.page_texts),
             "num_given": task.first_page,
             "truth": task.truth,
         }
@@ -73,25 +75,40 @@ class StoryFolder:
         """Numbers of the requests that lack a page."""
         return [
             number
-            for number, request in enumerate(self.requests)
+            for number in range(len(self.requests))
             if any(
                 not self.files.path_of(number, page).exists()
-                for page in range(len(request.task.page_texts))
+                for page in range(self._num_pages(number))
             )
         ]
 
-    def write(self, request: int, page: int, picture: Image.Image) -> None:
-        """Save a page."""
+    def write(self, request: int, page: int, picture: Image.Image, *, text: str = "") -> None:
+        """Save a page, its text first: where a picture is, its text is."""
+        if self.requests[request].task.is_written:
+            path = self._text_of(request, page)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, text)
         self.files.write_sample(request, page, picture)
+
+    def read_texts(self, request: int) -> list[str]:
+        """What the model wrote on each page; empty where there is no text."""
+        paths = [self._text_of(request, page) for page in range(self._num_pages(request))]
+        return [path.read_text(encoding="utf-8") if path.is_file() else "" for path in paths]
+
+    def _text_of(self, request: int, page: int) -> Path:
+        return self.files.path_of(request, page).with_suffix(".txt")
+
+    def _num_pages(self, request: int) -> int:
+        return len(self.requests[request].task.page_texts)
 
     def read(self) -> list[Pictures]:
         """The pages of all stories; None for one that is missing, damaged, or of another size."""
         stories: list[Pictures] = [
             [
                 read_sample(self.files.path_of(number, page)).picture
-                for page in range(len(request.task.page_texts))
+                for page in range(self._num_pages(number))
             ]
-            for number, request in enumerate(self.requests)
+            for number in range(len(self.requests))
         ]
         sizes = Counter(x.size for story in stories for x in story if x is not None)
         right = sizes.most_common(1)[0][0] if sizes else None

@@ -23,6 +23,9 @@ _TITLES = {
     "consistency": "Consistency of pages with each other",
     "copies": "Copies of earlier pages (less is better)",
 }
+# Rows of many references need more room than a page of pictures.
+_WIDE = "main { max-width: 1420px; } th { white-space: normal; vertical-align: bottom; }"
+_WIDE += " td { font-size: .84rem; } .sheet > img { max-width: 100%; }"
 
 
 def story_page(
@@ -49,7 +52,8 @@ def story_page(
     fate = "all pictures could be judged"
     if failed:
         fate = f"<strong>{failed:,} pictures failed</strong> and count as wrong"
-    body = f"""<header><h1>StoryEval: {name}</h1>
+    body = f"""<style>{_WIDE}</style>
+<header><h1>StoryEval: {name}</h1>
 <p>{number:,} stories; {fate}</p></header>
 {tables}
 {grids}

@@ -6,6 +6,7 @@ Each is sampled for validation (looks seen in training) and held-out (looks and 
 - ``picture``: page 1 says the name only; its true picture is given. One character.
 - ``pair``: two characters, each introduced in words; most later pages name one of them.
 - ``change``: six pages; on the way the look changes, by words, and must stay changed.
+- ``written``: ``words``, but the model writes the later pages, too (``story_written``).
 
 Controls, each of a set with one thing changed (``story_controls``):
 
@@ -14,7 +15,7 @@ Controls, each of a set with one thing changed (``story_controls``):
 - ``pictures exchanged``: ``picture``, whose given picture shows another look.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from unimm.data.world.scene import Scene, sample_rng
@@ -22,7 +23,8 @@ from unimm.data.world.splits import Split
 from unimm.data.world.stories import StoryRecord, sample_story
 from unimm.data.world.tasks import story_truth
 
-SETS: tuple[str, ...] = ("words", "picture", "pair", "change")
+WRITTEN = "written"
+SETS: tuple[str, ...] = ("words", "picture", "pair", "change", WRITTEN)
 CONTROLS: dict[str, str] = {
     "first pages exchanged": "words",
     "names exchanged": "pair",
@@ -46,6 +48,7 @@ class StoryTask:
         other: of a control, what the other truth is called.
         other_truth: of a control, what its pages would show under the other explanation.
         is_alone: every page is drawn on its own, without the pages before it.
+        is_written: the model reads page 1's text only and writes the others itself.
         prompts: what the model reads for each page, if not ``page_texts``.
     """
 
@@ -57,6 +60,7 @@ class StoryTask:
     other: str = ""
     other_truth: dict[str, Any] | None = None
     is_alone: bool = False
+    is_written: bool = False
     prompts: tuple[str, ...] = ()
 
     @property
@@ -67,7 +71,8 @@ class StoryTask:
     @property
     def read_texts(self) -> tuple[str, ...]:
         """What the model reads, page by page."""
-        return self.prompts or self.page_texts
+        texts = self.prompts or self.page_texts
+        return texts[:1] if self.is_written else texts
 
 
 def story_tasks(
@@ -98,10 +103,11 @@ def story_tasks(
         )
         for index in range(num)
     ]
-    return [
+    tasks = [
         story_task(number, story, is_given=name == "picture")
         for number, story in enumerate(stories)
     ]
+    return [replace(task, is_written=True) for task in tasks] if name == WRITTEN else tasks
 
 
 def story_task(number: int, story: StoryRecord, *, is_given: bool = False) -> StoryTask:

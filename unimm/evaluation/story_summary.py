@@ -9,14 +9,16 @@ from typing import Any
 
 from unimm.data.world.splits import Split
 from unimm.evaluation.chance import chance_of_agreement
+from unimm.evaluation.picture_references import CEILING, CEILING_AFTER, RANDOM
 from unimm.evaluation.stories import SCORES, JudgedStory
+from unimm.evaluation.story_judging import num_failed
 from unimm.evaluation.story_measures import Tables, measure_stories, to_json
 from unimm.evaluation.story_references import DESCRIBED, NO_CONTEXT, REFERENCES
-from unimm.evaluation.story_runs import num_failed
-from unimm.evaluation.story_sets import CONTROLS
+from unimm.evaluation.story_sets import CONTROLS, WRITTEN
+from unimm.evaluation.story_written import UNKNOWN
 
 WHENS: tuple[str, ...] = ("introduction", "alone", "together")
-_ONE_CHARACTER = ("words", "picture", "first pages exchanged", "pictures exchanged")
+_ONE_CHARACTER = ("words", "picture", WRITTEN, "first pages exchanged", "pictures exchanged")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,15 @@ class SetResult:
     @property
     def needed(self) -> tuple[str, ...]:
         """The references without which the scores are not told."""
+        if self.name == WRITTEN:
+            return (CEILING, CEILING_AFTER, RANDOM)
         return REFERENCES if self.name in CONTROLS else (*REFERENCES, NO_CONTEXT, DESCRIBED)
+
+    def measure(self) -> Tables:
+        """All measures that its truth settles."""
+        tables = measure_stories(self.stories)
+        left_out = UNKNOWN if self.name == WRITTEN else ()
+        return {group: rows for group, rows in tables.items() if group not in left_out}
 
 
 def summarise_stories(results: Sequence[SetResult], *, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,7 +77,7 @@ def summarise_stories(results: Sequence[SetResult], *, facts: Mapping[str, Any])
     """
     for result in results:
         check_references(result)
-    measured = {result.key: measure_stories(result.stories) for result in results}
+    measured = {result.key: result.measure() for result in results}
     summary: dict[str, Any] = {
         "facts": dict(facts),
         "failed": sum(num_failed(result.stories) for result in results),
@@ -133,19 +143,20 @@ def _identity_rows(result: SetResult, tables: Tables) -> dict[str, dict[str, Any
 
 def _control_rows(result: SetResult, tables: Tables) -> dict[str, dict[str, Any]]:
     """A control's two explanations side by side: what is asked for, and the other one."""
-    asked = "as named" if result.name != "pictures exchanged" else "as shown"
     rows = {}
     for when in ("alone", "together"):
         if when not in tables or when not in result.other_tables:
             continue
         for name in SCORES:
             row: dict[str, Any] = {
-                asked: _told(tables[when][name]),
-                result.other: _told(result.other_tables[when][name]),
+                "as asked": _told(tables[when][name]),
+                "otherwise": _told(result.other_tables[when][name]),
+                "otherwise is": result.other,
             }
             row |= _references(result, when, name)
             if chance := chance_of(result):
                 row["chance"] = chance[name]
+            row |= {"stories": tables[when][name].units, "failed": num_failed(result.stories)}
             rows[f"{result.key} {when}, {name}"] = row
     return rows
 

@@ -6,8 +6,8 @@ from typing import Any
 from unimm.data.world.splits import Split
 from unimm.evaluation.story_config import StoryRunConfig, StorySampling
 from unimm.evaluation.story_drawing import draw_tasks
+from unimm.evaluation.story_judging import judge_stories
 from unimm.evaluation.story_measures import measure_stories
-from unimm.evaluation.story_runs import judge_stories
 from unimm.evaluation.story_sets import story_tasks
 from unimm.judges.detector import Detector
 from unimm.pipeline import Pipeline

@@ -12,9 +12,9 @@ from unimm.data.world.render import Renderer
 from unimm.data.world.scene import Scene
 from unimm.data.world.splits import Split
 from unimm.evaluation.nearest_scenes import training_scenes
+from unimm.evaluation.story_judging import judge_stories, render_stories
 from unimm.evaluation.story_measures import measure_stories
 from unimm.evaluation.story_references import NearestPages, exchange_pages, random_image_tables
-from unimm.evaluation.story_runs import judge_stories, render_stories
 from unimm.evaluation.story_sets import StoryTask, story_tasks
 from unimm.judges.corruptions import add_noise, blur
 from unimm.judges.detector import Detector

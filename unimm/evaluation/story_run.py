@@ -13,8 +13,9 @@ from unimm.evaluation.picture_references import CEILING, CEILING_AFTER, NEAREST,
 from unimm.evaluation.stories import JudgedStory
 from unimm.evaluation.story_config import StoryRunConfig, StorySampling
 from unimm.evaluation.story_controls import control_tasks, described, without_context
-from unimm.evaluation.story_drawing import draw_tasks
+from unimm.evaluation.story_drawing import DrawnPage, draw_tasks
 from unimm.evaluation.story_folder import StoryFolder, StoryRequest
+from unimm.evaluation.story_judging import judge_stories, num_failed, render_stories
 from unimm.evaluation.story_measures import Tables, measure_stories
 from unimm.evaluation.story_page import story_page
 from unimm.evaluation.story_references import (
@@ -24,10 +25,10 @@ from unimm.evaluation.story_references import (
     random_image_tables,
 )
 from unimm.evaluation.story_results import write_results
-from unimm.evaluation.story_runs import judge_stories, num_failed, render_stories
-from unimm.evaluation.story_sets import StoryTask, story_tasks
+from unimm.evaluation.story_sets import WRITTEN, StoryTask, story_tasks
 from unimm.evaluation.story_summary import SetResult, summarise_stories
 from unimm.evaluation.story_sweep import choose_sampling
+from unimm.evaluation.story_written import written_task
 from unimm.judges.detector import Detector
 from unimm.pipeline import Pipeline
 
@@ -58,7 +59,8 @@ def score_stories(
     folder.files.claim("generator", generator)
     tell(f"requests {folder.digest}: {len(requests)} stories in {folder.files.requests_path}")
     _draw_missing(pipeline, folder, sampling, config, tell)
-    judged = judge_stories([x.task for x in requests], folder.read(), detector)
+    tasks = [_as_written(folder, number) for number in range(len(requests))]
+    judged = judge_stories(tasks, folder.read(), detector)
     write_results(folder.files.root / "results.jsonl", requests, judged)
     tell(f"judged {len(judged)} stories, {num_failed(judged)} pictures failed")
     by_set: dict[str, list[tuple[StoryTask, JudgedStory]]] = {}
@@ -98,6 +100,8 @@ def make_requests(config: StoryRunConfig) -> list[StoryRequest]:
         for name in config.sets:
             tasks = story_tasks(name, split, num=config.num_stories, seed=config.seed)
             add(f"{where} {name}", tasks)
+            if name == WRITTEN:
+                continue
             add(f"{where} {name}, {NO_CONTEXT}", [without_context(task) for task in tasks])
             add(f"{where} {name}, {DESCRIBED}", [described(task) for task in tasks])
         for name in config.controls:
@@ -128,15 +132,26 @@ def _draw_missing(
 ) -> None:
     """Draw the stories that lack a page; a story's pictures are the same whatever is left."""
     missing = folder.missing()
+
+    def keep(story: int, page: int, drawn: DrawnPage) -> None:
+        assert drawn.picture is not None
+        folder.write(missing[story], page, drawn.picture, text=drawn.text)
+
     draw_tasks(
         pipeline,
         [folder.requests[number].task for number in missing],
         sampling,
         seed=config.seed,
         batch_size=config.batch_size,
-        on_page=lambda story, page, picture: folder.write(missing[story], page, picture),
+        on_page=keep,
         tell=tell,
     )
+
+
+def _as_written(folder: StoryFolder, number: int) -> StoryTask:
+    """A story to judge: the world's own, or what the model made of its page 1."""
+    task = folder.requests[number].task
+    return written_task(task, folder.read_texts(number)) if task.is_written else task
 
 
 class _References:
@@ -154,18 +169,20 @@ class _References:
     ) -> dict[str, Tables]:
         """Both ceilings and both baselines of a set."""
         true = [task.scenes for task in tasks]
-        nearest = [[self.pool.nearest(scene) for scene in scenes] for scenes in true]
 
         def measure(scenes, view=None) -> Tables:
             pictures = render_stories(scenes, self.renderer, size=self.size, view=view)
             return measure_stories(judge_stories(tasks, pictures, self.detector))
 
-        return {
+        tables = {
             CEILING: measure(true),
             CEILING_AFTER: measure(true, self.reconstruct),
             RANDOM: random_image_tables(stories),
-            NEAREST: measure(nearest),
         }
+        if tasks[0].is_written:  # nobody knows a scene to look up
+            return tables
+        nearest = [[self.pool.nearest(scene) for scene in scenes] for scenes in true]
+        return tables | {NEAREST: measure(nearest)}
 
 
 def _set_result(

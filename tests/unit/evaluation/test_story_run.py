@@ -4,22 +4,25 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pipelines import tiny_pipeline as tiny
 
 from unimm.data.world.render import Renderer
 from unimm.data.world.splits import Split
+from unimm.document import mix_seed
 from unimm.evaluation import story_drawing
 from unimm.evaluation.pictures import render_pictures
 from unimm.evaluation.story_config import StoryRunConfig, StorySampling
 from unimm.evaluation.story_controls import described, without_context
 from unimm.evaluation.story_drawing import draw_tasks
 from unimm.evaluation.story_grid import GridPage, story_grid
+from unimm.evaluation.story_judging import Pictures, judge_stories, num_failed
 from unimm.evaluation.story_measures import measure_stories
 from unimm.evaluation.story_references import DESCRIBED, NO_CONTEXT, REFERENCES
-from unimm.evaluation.story_report import score_stories
-from unimm.evaluation.story_runs import Pictures, judge_stories, num_failed
+from unimm.evaluation.story_run import score_stories
 from unimm.evaluation.story_sets import story_tasks
 from unimm.evaluation.story_summary import SetResult, summarise_stories
+from unimm.generation import generate_story
 from unimm.judges.detector import Detector, DetectorConfig
 from unimm.nn.sampling import SamplingConfig
 from unimm.pipeline import Pipeline
@@ -66,6 +69,32 @@ def test_pages_drawn_alone_do_not_know_the_pages_before() -> None:
     assert not np.array_equal(np.asarray(told[2]), pixels[0][2])
 
 
+def test_a_model_that_writes_is_given_page_one_only(tmp_path) -> None:
+    pipeline, detector = tiny_pipeline(), blind_detector()
+    config = tiny_run(tmp_path, sets=("written",), controls=())
+    summary = score_stories(pipeline, detector, config, tell=lambda _: None)
+    row = summary["headline"]["heldout written alone"]
+    assert {"ceiling", "ceiling after the tokenizer", "random image", "chance"} <= set(row)
+    assert "heldout written, exists" in summary["text_atoms"] and "pages" not in summary
+    request = json.loads((tmp_path / "requests.jsonl").read_text().splitlines()[1])
+    result = json.loads((tmp_path / "results.jsonl").read_text().splitlines()[1])
+    texts = [x.read_text() for x in sorted((tmp_path / "samples/00001/samples").glob("*.txt"))]
+    assert len(request["pages"]) == 1 and len(texts) == request["num_pages"] == 4
+    assert texts == result["page_texts"] and texts[0].startswith(request["pages"][0].strip())
+    told = generate_story(
+        pipeline,
+        request["pages"][0],
+        num_images=4,
+        seed=mix_seed(config.seed, 1, 0),
+        **vars(SamplingConfig()),  # as PLAIN
+    )
+    pictures = [part for part in told.parts if not isinstance(part, str)]
+    stored = sorted((tmp_path / "samples/00001/samples").glob("*.png"))
+    for picture, path in zip(pictures, stored, strict=True):
+        with Image.open(path) as opened:
+            np.testing.assert_array_equal(np.asarray(opened), np.asarray(picture))
+
+
 def test_a_story_that_does_not_fit_fails_alone(monkeypatch) -> None:
     tasks = story_tasks("words", Split.VALIDATION, num=3, seed=1, num_pages=2)
     draw = story_drawing._draw
@@ -108,7 +137,7 @@ def test_a_run_goes_from_requests_to_report_and_goes_on_where_it_broke(tmp_path)
     row = summary["headline"]["heldout words alone"]
     assert {"all", "chance", "stories", *REFERENCES, NO_CONTEXT, DESCRIBED} <= set(row)
     row = summary["controls"]["heldout pictures exchanged alone, all"]
-    assert {"as shown", "as before the exchange", "chance", *REFERENCES} <= set(row)
+    assert {"as asked", "otherwise", "otherwise is", "chance", *REFERENCES} <= set(row)
     assert summary["failed"] == 0
     lines = (tmp_path / "results.jsonl").read_text().splitlines()
     requests = (tmp_path / "requests.jsonl").read_text().splitlines()
@@ -193,6 +222,8 @@ def test_failures_come_first_in_the_grid() -> None:
 def test_bad_sets_and_splits_are_refused() -> None:
     with pytest.raises(ValueError, match="pictures"):
         StoryRunConfig(sets=("pictures",))
+    with pytest.raises(ValueError, match="written"):
+        StoryRunConfig(sweep_sets=("written",))
     with pytest.raises(ValueError, match="hats"):
         StoryRunConfig(controls=("hats",))
     with pytest.raises(ValueError, match="test"):
