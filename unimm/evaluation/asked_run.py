@@ -8,7 +8,12 @@ from typing import Any, Literal
 
 from unimm.data.world.render import Renderer
 from unimm.evaluation.asked_summary import summarise_asked
-from unimm.evaluation.asking_judge import faithfulness_judge, question_judge, read_known
+from unimm.evaluation.asking_judge import (
+    faithfulness_judge,
+    question_judge,
+    rating_judge,
+    read_known,
+)
 from unimm.evaluation.judged_pairs import judge_pairs, summarise_pairs
 from unimm.evaluation.picture_folder import (
     PictureFolder,
@@ -25,7 +30,11 @@ from unimm.judges.http import HttpJudgeConfig
 from unimm.judges.judge import Judge, JudgeConfig
 
 Rows = list[list[Sample]]
-_PROTOCOLS = {"drawbench": faithfulness_judge, "questions": question_judge}
+_PROTOCOLS = {
+    "drawbench": faithfulness_judge,
+    "rating": rating_judge,
+    "questions": question_judge,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +42,9 @@ class AskedRunConfig:
     """One run of a judge that is asked in words.
 
     Attributes:
-        protocol: ``drawbench`` asks whether a picture is faithful to its prompt; ``questions``
-            asks the questions of WorldEval's requests one by one; ``pairwise`` asks which picture
-            of two folders is the better one, in both orders.
+        protocol: ``drawbench`` asks whether a picture is faithful to its prompt; ``rating`` how
+            far, from 0 to 10; ``questions`` asks the questions of WorldEval's requests one by one;
+            ``pairwise`` asks which picture of two folders is the better one, in both orders.
         judge: who is asked: an ``http`` endpoint, the ``oracle``, or a ``replay``.
         samples: a folder that ``eval/score_images.py`` wrote, or one of GenEval's layout:
             ``00000/metadata.jsonl`` with tag, prompt and include (which may be empty), and
@@ -45,7 +54,7 @@ class AskedRunConfig:
         output: folder of ``results.jsonl`` and ``summary.json``.
     """
 
-    protocol: Literal["drawbench", "questions", "pairwise"] = "drawbench"
+    protocol: Literal["drawbench", "rating", "questions", "pairwise"] = "drawbench"
     judge: JudgeConfig = field(default_factory=HttpJudgeConfig)
     samples: str = "runs/worldeval"
     against: str = ""
