@@ -80,6 +80,8 @@ def truthful(requests: Sequence[PictureRequest], known: Known) -> Callable[..., 
         if words[0].startswith("Caption: "):
             request = by_prompt[words[0].removeprefix("Caption: ")]
             is_right = known[request.id, digests[0]].correct
+            if "[[" in body["messages"][0]["content"]:
+                return completion(f"I looked. [[{10 if is_right else 0}]]")
             return completion(f"I looked. {'Correct' if is_right else 'Incorrect'}")
         passes = {
             known[request.id, digests[0]].answers[questions[words[0]].number]

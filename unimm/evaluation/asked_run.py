@@ -6,9 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from unimm.data.world.render import Renderer
 from unimm.evaluation.asked_summary import summarise_asked
-from unimm.evaluation.asking_judge import faithfulness_judge, question_judge, read_known
+from unimm.evaluation.asking_judge import (
+    faithfulness_judge,
+    question_judge,
+    rating_judge,
+    read_known,
+)
 from unimm.evaluation.judged_pairs import judge_pairs, summarise_pairs
 from unimm.evaluation.picture_folder import (
     PictureFolder,
@@ -25,7 +32,11 @@ from unimm.judges.http import HttpJudgeConfig
 from unimm.judges.judge import Judge, JudgeConfig
 
 Rows = list[list[Sample]]
-_PROTOCOLS = {"drawbench": faithfulness_judge, "questions": question_judge}
+_PROTOCOLS = {
+    "drawbench": faithfulness_judge,
+    "rating": rating_judge,
+    "questions": question_judge,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +44,9 @@ class AskedRunConfig:
     """One run of a judge that is asked in words.
 
     Attributes:
-        protocol: ``drawbench`` asks whether a picture is faithful to its prompt; ``questions``
-            asks the questions of WorldEval's requests one by one; ``pairwise`` asks which picture
-            of two folders is the better one, in both orders.
+        protocol: ``drawbench`` asks whether a picture is faithful to its prompt; ``rating`` how
+            far, from 0 to 10; ``questions`` asks the questions of WorldEval's requests one by one;
+            ``pairwise`` asks which picture of two folders is the better one, in both orders.
         judge: who is asked: an ``http`` endpoint, the ``oracle``, or a ``replay``.
         samples: a folder that ``eval/score_images.py`` wrote, or one of GenEval's layout:
             ``00000/metadata.jsonl`` with tag, prompt and include (which may be empty), and
@@ -43,14 +54,16 @@ class AskedRunConfig:
         against: the other folder of ``pairwise``.
         num_samples: pictures of each prompt.
         output: folder of ``results.jsonl`` and ``summary.json``.
+        device: "cpu" or "cuda", draws the true pictures; empty takes the GPU where there is one.
     """
 
-    protocol: Literal["drawbench", "questions", "pairwise"] = "drawbench"
+    protocol: Literal["drawbench", "rating", "questions", "pairwise"] = "drawbench"
     judge: JudgeConfig = field(default_factory=HttpJudgeConfig)
     samples: str = "runs/worldeval"
     against: str = ""
     num_samples: int = 1
     output: str = "runs/judged"
+    device: str = ""
 
     def __post_init__(self) -> None:
         if self.num_samples < 1:
@@ -118,7 +131,7 @@ def _score(
     results = judge_samples(judge, requests, rows, output.root / "results.jsonl")
     tables = {RANDOM: other_prompts(requests, rows)}
     if all(request.scene is not None for request in requests):
-        tables[CEILING] = _true_pictures(requests, rows)
+        tables[CEILING] = _true_pictures(requests, rows, config.device)
     references = {
         name: judge_samples(
             judge, requests, table, output.root / "references" / f"{name.replace(' ', '_')}.jsonl"
@@ -146,11 +159,13 @@ def _compare(
     return summarise_pairs(results, facts=_facts(answerer.name, fingerprint, config))
 
 
-def _true_pictures(requests: Sequence[PictureRequest], rows: Rows) -> Rows:
+def _true_pictures(requests: Sequence[PictureRequest], rows: Rows, device: str) -> Rows:
     """Renders of what was asked for, in the size of the generator's pictures."""
+    # Devices round differently, and verdicts go by pixels: draw where score_images.py would.
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     size = next(x.picture.width for row in rows for x in row if x.picture is not None)
     scenes = true_scenes(requests)
-    pictures = render_pictures(scenes, Renderer(), size=max(16, min(256, size)))
+    pictures = render_pictures(scenes, Renderer(device=device), size=max(16, min(256, size)))
     return [[Sample.of(picture)] for picture in pictures]
 
 

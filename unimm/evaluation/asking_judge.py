@@ -1,4 +1,4 @@
-"""Judges that are asked in words, as judges of pictures: is it faithful, or question by question.
+"""Judges that are asked in words, as judges of pictures: faithful or not, rated, or questioned.
 
 A reply that failed is a problem of the judge, not of the picture: its verdict says ``judge:`` and
 ``unimm.evaluation.asked_summary`` leaves it out and counts it.
@@ -17,8 +17,10 @@ from unimm.evaluation.picture_judge import Verdict, judge_answers
 from unimm.evaluation.picture_requests import PictureRequest, hash_text
 from unimm.evaluation.picture_results import read_verdicts
 from unimm.judges import drawbench, yes_no
-from unimm.judges.judge import Judge, Reply, ask_all
+from unimm.judges.judge import Failure, Judge, Reply, ask_all
 from unimm.judges.query import Query
+from unimm.judges.rating import HIGHEST, rating_query
+from unimm.judges.rating import INSTRUCTION as RATING_INSTRUCTION
 
 Known = Mapping[tuple[str, str], Verdict]
 """Request and digest of a picture -> the verdict of a judge that knows the truth."""
@@ -70,6 +72,25 @@ def faithfulness_judge(answerer: Judge, *, known: Known | None = None) -> Asking
         return [_faithful(reply) for reply in ask_in_order(answerer, queries)]
 
     return _asking(answerer, "DrawBench protocol", drawbench.INSTRUCTION, decide)
+
+
+def rating_judge(answerer: Judge, *, known: Known | None = None) -> AskingJudge:
+    """Judge by a rating from 0 to 10: one query a picture; 10 is correct.
+
+    Args:
+        answerer: who is asked.
+        known: verdicts that the oracle answers from.
+    """
+
+    def decide(requests: Sequence[PictureRequest], pictures: Pictures) -> list[Verdict]:
+        queries = []
+        for request, picture in zip(requests, pictures, strict=True):
+            truth = _truth(known, request, picture)
+            rating = None if truth is None else _true_rating(truth)
+            queries.append(rating_query(request.id, request.prompt, picture, rating=rating))
+        return [_rated(reply) for reply in ask_in_order(answerer, queries)]
+
+    return _asking(answerer, "rating", RATING_INSTRUCTION, decide)
 
 
 def question_judge(answerer: Judge, *, known: Known | None = None) -> AskingJudge:
@@ -124,9 +145,31 @@ def _truth(known: Known | None, request: PictureRequest, picture: Image.Image) -
     return known.get((request.id, Sample.of(picture).digest)) if known else None
 
 
+def _true_rating(truth: Verdict) -> int:
+    """Tenths of what passes; all ten only if everything does."""
+    return HIGHEST if truth.correct else min(HIGHEST - 1, round(HIGHEST * truth.score))
+
+
+def _rated(reply: Reply) -> Verdict:
+    if reply.failure is not None:
+        return _unanswered(reply.failure)
+    assert isinstance(reply.answer, int)
+    is_right = reply.answer == HIGHEST
+    return Verdict(
+        score=reply.answer / HIGHEST,
+        correct=is_right,
+        is_exact=is_right,
+        reason="" if is_right else reply.text or "",
+    )
+
+
+def _unanswered(failure: Failure) -> Verdict:
+    return Verdict.failed(f"{JUDGE_FAILED}{failure.kind}: {failure.detail}")
+
+
 def _faithful(reply: Reply) -> Verdict:
     if reply.failure is not None:
-        return Verdict.failed(f"{JUDGE_FAILED}{reply.failure.kind}: {reply.failure.detail}")
+        return _unanswered(reply.failure)
     is_right = reply.answer == drawbench.CORRECT
     said = reply.text or ""
     return Verdict(
@@ -140,5 +183,5 @@ def _by_questions(
     own = {x.number: replies[number, x.number] for x in request.questions}
     for reply in own.values():
         if reply.failure is not None:
-            return Verdict.failed(f"{JUDGE_FAILED}{reply.failure.kind}: {reply.failure.detail}")
+            return _unanswered(reply.failure)
     return judge_answers(request, {x: reply.answer == yes_no.YES for x, reply in own.items()})

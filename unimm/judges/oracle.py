@@ -33,6 +33,6 @@ class Oracle:
         if query.truth is None:
             raise JudgeError(
                 "the oracle needs the truth, and this query has none; "
-                "let eval/score_images.py judge the pictures first"
+                "let eval/score_images.py judge the pictures first, on this kind of device"
             )
         return Reply(answer=query.truth, text=str(query.truth))

@@ -59,7 +59,7 @@ def results(config):
     return [json.loads(x) for x in Path(config.output, "results.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("protocol", ["drawbench", "questions"])
+@pytest.mark.parametrize("protocol", ["drawbench", "rating", "questions"])
 def test_the_truth_survives_oracle_server_and_replay(scored, tmp_path, protocol):
     known = read_known(scored / "a")
     summaries = []
@@ -175,6 +175,28 @@ def test_pairs_are_won_by_the_better_picture(scored, tmp_path):
         assert summary["score"]["value"] == (3 + 3 / 2) / 8 and summary["not asked"] == 2
         assert summary["wins"]["value"] == 3 / 8 and summary["losses"]["value"] == 2 / 8
         assert summary["contradictions"]["value"] == 0 and summary["first place"]["value"] == 0.5
+
+
+def test_a_picture_that_is_missing_here_loses(scored, tmp_path):
+    config = config_of(scored, tmp_path, "pairwise")
+    turned = replace(config, samples=config.against, against=config.samples)
+    summary = run(OracleConfig().build(), turned)
+    rows = results(config)
+    assert (rows[0]["winner"], rows[0]["note"]) == ("second", "ours: missing")
+    assert summary["losses"]["value"] == 3 / 8 and summary["wins"]["value"] == 2 / 8
+
+
+def test_ratings_are_shares_and_off_the_scale_is_no_rating(scored, tmp_path):
+    says = [completion(f"[[{n}]]") for n in (10, 7, 0, 11, 11, 5)]
+    with serving(says) as server:
+        judge = judge_of(server, tmp_path, concurrency=1)
+        row = run(judge, config_of(scored, tmp_path, "rating"))["tasks"]["all"]
+        rows = results(config_of(scored, tmp_path))
+    assert [x["score"] for x in rows[:5]] == [1.0, 0.7, 0.0, 0.0, 0.5]
+    assert [x["correct"] for x in rows[:3]] == [True, False, False]
+    assert rows[3]["problem"].startswith("judge: unreadable: score 11 is none of 0 to 10")
+    assert row["unanswered"] == 1 and row["score"]["total"] == 7
+    assert row["score"]["value"] == pytest.approx((1.7 + 4 * 0.5) / 7, abs=1e-4)
 
 
 def test_a_judge_that_loves_a_place_wins_nothing(scored, tmp_path):
