@@ -29,8 +29,10 @@ from unimm.judges.sightings import Sighting
 SIZES = (64, 128)
 _SHAPES = [(size, size) for size in SIZES]
 _DOUBTFUL = 4  # times as much may be wrong of a figure whose feet are hidden
+_REACH = (0.4, 0.2, 0.08)  # of the fits, one after another
 _LARGE = 40  # pixels of a figure's height
-_LEAST_SEEN = 0.1  # of a figure
+_LEAST_SEEN = 0.1  # of a figure when it is taken
+_LEAST_SHOWN = 0.2  # of a figure, in the end
 _CLEAR = 0.3  # least share of what lies under a figure's pixel that tells its colour
 
 
@@ -163,7 +165,8 @@ class Parser:
         rough, scores = self._fit_rough(all_of, views)
         best = scores.score.view(-1, num).topk(last, dim=1).indices
         best = (best + num * torch.arange(len(best), device=best.device)[:, None]).flatten()
-        finalists, scores = self._fit(rough[best], views, num_steps=6)
+        finalists, _ = self._fit(rough[best], views, num_steps=4, reach=_REACH[1])
+        finalists, scores = self._fit(finalists, views, num_steps=5, reach=_REACH[2])
         first = scores.score.view(-1, last).argmax(1)
         first = first + last * torch.arange(len(first), device=first.device)
         scores = Fit(*(x[first] for x in vars(scores).values()))
@@ -176,16 +179,26 @@ class Parser:
         place = candidates.place.clone()
         table = place.new_zeros(len(place), 3)
         for rows, factor, seen in ((is_large, 0.5, half), (~is_large, 1.0, views)):
-            moved, scores = self._fit(_scaled(candidates[rows], factor), seen, num_steps=5)
+            moved, scores = self._fit(
+                _scaled(candidates[rows], factor), seen, num_steps=5, reach=_REACH[0]
+            )
             place[rows] = _scaled(moved, 1 / factor).place
             table[rows] = torch.stack(list(vars(scores).values()), 1)
             table[rows, 0] /= factor**2  # four pixels are one at half size
         return Candidates(candidates.picture, candidates.look, place), Fit(*table.unbind(1))
 
-    def _fit(self, candidates: Candidates, views: Views, *, num_steps: int):
-        slots = self._templates.slots[candidates.look]
-        tolerance = self.config.tolerance
-        return fit(candidates, slots, views, self._atlas, num_steps=num_steps, tolerance=tolerance)
+    def _fit(
+        self, candidates: Candidates, views: Views, *, num_steps: int, reach: float
+    ) -> tuple[Candidates, Fit]:
+        return fit(
+            candidates,
+            self._templates.slots[candidates.look],
+            views,
+            self._atlas,
+            num_steps=num_steps,
+            tolerance=self.config.tolerance,
+            reach=reach,
+        )
 
     def _take_off(self, taken: Candidates, views: Views) -> None:
         """Take figures off the pictures: what they hide stays unknown, in place."""
@@ -214,13 +227,23 @@ class Parser:
         self, pictures: Tensor, backdrop: Tensor, found: list[list[Found]]
     ) -> list[Parsing]:
         """Draw what was found again, compare, and say it in words."""
-        numbers = backdrop.tolist()
-        render = redraw(numbers, found, self._renderer, pictures.shape[-1])
+        numbers, size = backdrop.tolist(), pictures.shape[-1]
+        render = redraw(numbers, found, self._renderer, size)
+        assert render.visibility is not None
+        # Specks left between others can be explained by a figure hidden behind them: do without.
+        shown = [
+            [one for k, one in enumerate(figures) if seen[k] >= _LEAST_SHOWN]
+            for figures, seen in zip(found, render.visibility.tolist(), strict=True)
+        ]
+        if shown != found:
+            render = redraw(numbers, shown, self._renderer, size)
+        assert render.boxes is not None
+        boxes = render.boxes
         differs = (render.rgb / 255 - pictures).abs().amax(1) > self.config.tolerance
         residual = differs.float().mean((1, 2)).tolist()
         return [
             Parsing(
-                sighting_of(numbers[b], found[b], render.boxes[b], pictures.shape[-1]),
+                sighting_of(numbers[b], shown[b], boxes[b], size),
                 residual[b],
                 residual[b] <= self.config.most_residual,
             )

@@ -17,7 +17,6 @@ from unimm.judges.parser_templates import OUTLINE, PENALTY
 
 _SPILL = 2.0  # pixels around a sprite's canvas that a window covers
 _DAMPING = 1e-2
-_OTHER = 0.25  # error from which a pixel rather belongs to another figure
 _LONGEST = 0.06  # step, in units of the figure's size
 _MEMORY = 1 << 25  # numbers in one batch of windows
 
@@ -138,6 +137,7 @@ def fit(
     *,
     num_steps: int,
     tolerance: float,
+    reach: float,
 ) -> tuple[Candidates, Fit]:
     """Move every candidate to where it explains most.
 
@@ -148,6 +148,8 @@ def fit(
         atlas: the sprites.
         num_steps: of Gauss-Newton; the best place met is kept.
         tolerance: error of a pixel from which it counts as not explained, of a range of 1.
+        reach: error from which a pixel rather belongs to another figure than pulls this one; large
+            ones find a figure from afar, small ones place it exactly beside others.
 
     Returns:
         The candidates at their best places, and how well they do there.
@@ -163,9 +165,9 @@ def fit(
                 for x in (views.under, views.ground, views.weight)
             )
             rest = under - cut[:, :3] - (1 - cut[:, 3:]) * ground
-            scores = _measure(rest, under - ground, weight, cut[:, 3:], tolerance)
+            scores = _measure(rest, under - ground, weight, cut[:, 3:], tolerance, reach)
             is_better = (scores[:, 0] > table[rows, 0])[:, None]
-            step = _step(cut, ground, rest, weight, corner, place[rows])
+            step = _step(cut, ground, rest, weight, corner, place[rows], reach)
             # Where it went too far, half of the way is tried.
             move[rows] = torch.where(is_better, step, move[rows] / 2)
             table[rows] = torch.where(is_better, scores, table[rows])
@@ -177,24 +179,36 @@ def fit(
     return moved, Fit(*table.unbind(1))
 
 
+def _bounded(error: Tensor, reach: float) -> Tensor:
+    """Squared error of pixels ``(f, 1, W, W)`` that does not grow far beyond ``reach``."""
+    square = error.square().sum(1, keepdim=True)
+    return square / (1 + square / reach**2)
+
+
 def _measure(
-    rest: Tensor, before: Tensor, weight: Tensor, alpha: Tensor, tolerance: float
+    rest: Tensor, before: Tensor, weight: Tensor, alpha: Tensor, tolerance: float, reach: float
 ) -> Tensor:
     """Score, share of visible pixels not explained, share visible; ``(f, 3)``."""
     inside = weight * (alpha > OUTLINE)
-    explained = (inside * (before.square() - rest.square())).sum((1, 2, 3))
-    left = (inside * rest.square()).sum((1, 2, 3))
+    explained = (inside * _bounded(before, reach)).sum((1, 2, 3))
+    left = (inside * _bounded(rest, reach)).sum((1, 2, 3))
     covered = (alpha > 0.3).float()
     visible = covered * (weight > 0.1)
     is_wrong = rest.abs().amax(1, keepdim=True) > tolerance
     num = visible.sum((1, 2, 3))
     wrong = (visible * is_wrong).sum((1, 2, 3)) / num.clamp(min=1)
     seen = num / covered.sum((1, 2, 3)).clamp(min=1)
-    return torch.stack([explained - PENALTY * left, wrong, seen], 1)
+    return torch.stack([explained - (1 + PENALTY) * left, wrong, seen], 1)
 
 
 def _step(
-    cut: Tensor, ground: Tensor, rest: Tensor, weight: Tensor, corner: Tensor, place: Tensor
+    cut: Tensor,
+    ground: Tensor,
+    rest: Tensor,
+    weight: Tensor,
+    corner: Tensor,
+    place: Tensor,
+    reach: float,
 ) -> Tensor:
     """One damped Gauss-Newton step of x, y and the logarithm of the size; ``(f, 3)``."""
     slope_x, slope_y = torch.zeros_like(cut), torch.zeros_like(cut)
@@ -205,8 +219,7 @@ def _step(
     y = (corner[:, 1:] + along - place[:, 1:2])[:, None, :, None]
     moves = torch.stack([-slope_x, -slope_y, -(x * slope_x + y * slope_y)], 1)  # (f, 3, 4, W, W)
     jacobian = (moves[:, :, :3] - moves[:, :, 3:] * ground[:, None]).flatten(2)  # (f, 3, 3 W W)
-    # Pixels far off belong to another figure rather than pull this one.
-    trust = weight / (1 + (rest.abs().amax(1, keepdim=True) / _OTHER).square())
+    trust = weight / (1 + rest.square().sum(1, keepdim=True) / reach**2).square()
     weighted = (jacobian.unflatten(2, (3, -1)) * trust.flatten(2)[:, None]).flatten(2)
     normal = weighted @ jacobian.transpose(1, 2)  # (f, 3, 3)
     target = (weighted @ rest.flatten(1)[..., None])[..., 0]

@@ -103,11 +103,13 @@ def size_words(found: Sequence[Found], horizon: float) -> list[str]:
     heights = [
         {word: math.log(_camera_height(one, word, horizon)) for word in SIZES} for one in found
     ]
-    best, most = ["medium"] * len(found), (-1, -1)
+    best, most = ["medium"] * len(found), (-1, -1, 0.0)
     for camera in sorted({height for table in heights for height in table.values()}):
         words = [min(SIZES, key=lambda word: abs(table[word] - camera)) for table in heights]
         errors = [abs(table[w] - camera) for table, w in zip(heights, words, strict=True)]
-        score = (sum(error < _SAME_CAMERA for error in errors), words.count("medium"))
+        # Medium and large look nearly as small and medium do: the exact ratio decides last.
+        agreeing = sum(error < _SAME_CAMERA for error in errors)
+        score = (agreeing, words.count("medium"), -sum(errors))
         if score > most:
             best, most = words, score
     return best
