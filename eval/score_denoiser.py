@@ -1,6 +1,6 @@
 """Score a model that denoises: WorldEval at several numbers of steps, cost, and colour swaps.
 
-python eval/score_denoiser.py eval/configs/denoiser.yaml --model runs/storyworld_diffusion/model
+python eval/score_denoiser.py eval/configs/denoiser.yaml --pictures.model MODEL
 """
 
 import shlex
@@ -28,6 +28,8 @@ from unimm.pipeline import Pipeline, load_pipeline
 class DenoiserScores:
     """What is scored."""
 
+    name: str = "denoiser"
+    """Of the ledger."""
     steps: tuple[int, ...] = (10, 50)
     """Numbers of steps; the first is the one that colours are swapped with."""
     num_swaps: int = 200
@@ -88,7 +90,7 @@ def main() -> None:
     if run.ledger:
         command = shlex.join(["python", *sys.argv])
         path = write_ledger(
-            "denoiser", command=command, seed=run.seed, figures=figures, folder=run.ledger
+            config.name, command=command, seed=run.seed, figures=figures, folder=run.ledger
         )
         print(f"wrote {path}")
 

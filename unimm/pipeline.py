@@ -66,6 +66,7 @@ class Pipeline:
         precision: Precision = "float32",
         image_precision: Precision = "float32",
         max_shard_bytes: int | None = None,
+        shared_image_tokenizer: str = "",
     ) -> Manifest:
         """Write a model folder that ``load_pipeline`` reads; arguments as ``save_model``."""
         return save_model(
@@ -78,6 +79,7 @@ class Pipeline:
             sampler=self.sampler,
             metadata=self.metadata,
             max_shard_bytes=max_shard_bytes,
+            shared_image_tokenizer=shared_image_tokenizer,
         )
 
 

@@ -73,6 +73,23 @@ def test_nano_from_the_world_to_a_model(tmp_path, name):
     assert cached == encoded and len(encoded) == 3
 
 
+CONFIGS = sorted(
+    path for path in (ROOT / "train/configs").rglob("*.yaml") if "run_dir" in path.read_text()
+)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_recipe_is_a_whole_config_that_its_own_first_line_runs(path):
+    config = load_config(TrainConfig, [str(path)], choices=CHOICES)
+    assert config.model.objectives
+    assert f"python train/pretrain.py {path.relative_to(ROOT)}" in path.read_text()
+    if config.initial_model:  # a stage goes on from the one before
+        before = Path(config.initial_model).parent.name
+        assert (path.parent / f"{before}.yaml").is_file()
+        old = load_config(TrainConfig, [str(path.parent / f"{before}.yaml")], choices=CHOICES)
+        assert old.model == config.model
+
+
 def test_help_teaches():
     done = run("--help")
     assert done.returncode == 0

@@ -90,6 +90,7 @@ class Manifest:
         special: special ids and size of the text vocabulary.
         text_tokenizer_hash: content hash of ``tokenizer.json``.
         image_tokenizer_hash: hash of the image tokenizer's configuration and values.
+        image_tokenizer: its folder, seen from this one; another model's where both share it.
         schedules: code layouts that the image tokenizer gives.
         precision: in which the matrices are kept; they are loaded as float32.
         sampler: defaults of generation.
@@ -103,6 +104,7 @@ class Manifest:
     special: SpecialIds
     text_tokenizer_hash: str
     image_tokenizer_hash: str
+    image_tokenizer: str = IMAGE_FOLDER
     schedules: tuple[str, ...]
     precision: str
     sampler: SamplerDefaults = field(default_factory=SamplerDefaults)
@@ -142,6 +144,7 @@ def save_model(
     sampler: SamplerDefaults | None = None,
     metadata: dict[str, Any] | None = None,
     max_shard_bytes: int | None = None,
+    shared_image_tokenizer: str = "",
 ) -> Manifest:
     """Write a model folder.
 
@@ -156,19 +159,29 @@ def save_model(
         sampler: defaults of generation; by default what suits the objective.
         metadata: plain values to record; shown in the model card.
         max_shard_bytes: largest size of a weight file; None never splits.
+        shared_image_tokenizer: folder of the same tokenizer, seen from this folder, that is used
+            instead of a copy; empty writes one.
 
     Raises:
-        ValueError: if the model was built for another tokenizer.
+        ValueError: if the model was built for another tokenizer, or the shared one is another.
     """
     _check_fit(model, text_tokenizer, image_tokenizer)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    kept = save_image_tokenizer(
-        image_tokenizer,
-        folder / IMAGE_FOLDER,
-        precision=image_precision,
-        max_shard_bytes=max_shard_bytes,
-    )
+    if shared_image_tokenizer:
+        kept = load_image_tokenizer(folder / shared_image_tokenizer)
+        if image_tokenizer_hash(kept) != image_tokenizer_hash(image_tokenizer):
+            raise ValueError(
+                f"{folder / shared_image_tokenizer} is not the image tokenizer that this model was "
+                "trained with; write a copy instead"
+            )
+    else:
+        kept = save_image_tokenizer(
+            image_tokenizer,
+            folder / IMAGE_FOLDER,
+            precision=image_precision,
+            max_shard_bytes=max_shard_bytes,
+        )
     text_tokenizer.save(folder)
     state = {name: t for name, t in model.state_dict().items() if not _is_tied(model, name)}
     write_weights(folder, store(state, precision), max_shard_bytes=max_shard_bytes)
@@ -178,6 +191,7 @@ def save_model(
         special=model.special,
         text_tokenizer_hash=text_tokenizer.content_hash,
         image_tokenizer_hash=image_tokenizer_hash(kept),
+        image_tokenizer=shared_image_tokenizer or IMAGE_FOLDER,
         schedules=tuple(image_tokenizer.schedules),
         precision=precision,
         sampler=sampler or SamplerDefaults.of(model.config),
@@ -205,7 +219,7 @@ def load_model(folder: str | Path) -> LoadedModel:
         Manifest, values, choices=_CHOICES, source=str(folder / CONFIG_FILE)
     )
     text_tokenizer = TextTokenizer.load(folder)
-    image_tokenizer = load_image_tokenizer(folder / IMAGE_FOLDER)
+    image_tokenizer = load_image_tokenizer(folder / manifest.image_tokenizer)
     for what, promised, found in (
         ("text tokenizer", manifest.text_tokenizer_hash, text_tokenizer.content_hash),
         (

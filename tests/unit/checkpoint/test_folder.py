@@ -152,3 +152,16 @@ def test_loading_leaves_the_random_state_alone(pipeline, tmp_path):
     before = torch.get_rng_state()
     load_model(tmp_path)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_two_models_can_share_an_image_tokenizer(tmp_path):
+    first, second = tiny_pipeline("next_token"), tiny_pipeline("diffusion")
+    first.save_pretrained(tmp_path / "first")
+    shared = "../first/image_tokenizer"
+    second.save_pretrained(tmp_path / "second", shared_image_tokenizer=shared)
+    assert not (tmp_path / "second/image_tokenizer").exists()
+    loaded = load_pipeline(tmp_path / "second", device="cpu")
+    assert loaded.hashes == load_pipeline(tmp_path / "first", device="cpu").hashes
+    other = tiny_pipeline("diffusion", seed=1)
+    with pytest.raises(ValueError, match="not the image tokenizer that this model was trained"):
+        other.save_pretrained(tmp_path / "third", shared_image_tokenizer=shared)
