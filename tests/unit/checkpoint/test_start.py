@@ -53,5 +53,8 @@ def test_a_model_is_saved_with_the_sampling_of_its_objective(tmp_path):
         replace(pipeline, sampler=sampler).save_pretrained(tmp_path / name)
         loaded = load_pipeline(tmp_path / name, device="cpu").sampler
         assert loaded == sampler
-        assert loaded.first_page.temperature == (0.8 if name == "next_token" else 1.0)
+        is_code = name == "next_token"
+        assert (loaded.first_page.top_k, loaded.first_page.temperature == 1) == (
+            (100, False) if is_code else (0, True)
+        )
         assert loaded.text.temperature == 0.9
