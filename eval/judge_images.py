@@ -7,16 +7,17 @@
         --judge.base_url http://127.0.0.1:8000/v1 --judge.api_key_env ""        # a server of yours
 
 Pictures are those of ``eval/score_images.py`` or of any generator in GenEval's layout. Writes
-``results.jsonl`` and ``summary.json``: scores with 95 % intervals over prompts, beside what the
-judge says of pictures of other prompts and of true renders; how often it agrees with the detector
-where that has judged the folder; every reply that failed, by kind. Replies are kept in
-``judge.cache``: run it again to go on, or with ``judge: {name: replay}`` to read them once more.
+``results.jsonl``, ``summary.json`` and ``report.html``: scores with 95 % intervals over prompts,
+beside what the judge says of pictures of other prompts and of true renders; how often it agrees
+with the detector where that has judged the folder; every reply that failed, by kind. Replies are
+kept in ``judge.cache``: run it again to go on, or with ``judge: {name: replay}`` to reread them.
 """
 
 import sys
 import time
 
 from unimm.config import load_config
+from unimm.evaluation.asked_page import cells
 from unimm.evaluation.asked_run import AskedRunConfig, run_asked
 from unimm.judges.judge import JudgeConfig, JudgeError
 from unimm.judges.registry import JUDGES
@@ -35,17 +36,10 @@ def main() -> None:
         sys.exit(f"{type(error).__name__}: {error}")
     rows = summary.get("tasks") or {"pairs": summary}
     for name, row in rows.items():
-        print(f"{name:28s}", *(f"{key} {_short(x)};" for key, x in row.items() if key != "facts"))
+        print(f"{name:28s}", *(f"{x} {value};" for x, value in cells(row).items() if x != "facts"))
     if summary.get("agreement"):
         print("agreement with the truth:", summary["agreement"])
-    tell(f"wrote {config.output}/results.jsonl and summary.json")
-
-
-def _short(value: object) -> object:
-    """A rate with its interval on a line."""
-    if not isinstance(value, dict) or "low" not in value:
-        return value
-    return f"{value['value']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+    tell(f"wrote {config.output}/summary.json and report.html")
 
 
 if __name__ == "__main__":

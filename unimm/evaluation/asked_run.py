@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 
 from unimm.data.world.render import Renderer
+from unimm.evaluation.asked_page import asked_page, pairs_page
 from unimm.evaluation.asked_summary import summarise_asked
 from unimm.evaluation.asking_judge import (
     faithfulness_judge,
@@ -53,7 +54,7 @@ class AskedRunConfig:
             ``00000/samples/00000.png``.
         against: the other folder of ``pairwise``.
         num_samples: pictures of each prompt.
-        output: folder of ``results.jsonl`` and ``summary.json``.
+        output: folder of ``results.jsonl``, ``summary.json`` and ``report.html``.
         device: "cpu" or "cuda", draws the true pictures; empty takes the GPU where there is one.
     """
 
@@ -78,7 +79,7 @@ class AskedRunConfig:
 def run_asked(
     judge: Judge, config: AskedRunConfig, *, tell: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Judge, and write results and summary; replies that a cache holds are not asked again.
+    """Judge, and write results, summary and report; replies that a cache holds are not asked again.
 
     Args:
         judge: who is asked.
@@ -95,8 +96,9 @@ def run_asked(
     requests, rows = open_folder(config.samples, config.num_samples)
     tell(f"{config.samples}: {len(requests)} prompts, {config.num_samples} pictures each")
     run = _compare if config.protocol == "pairwise" else _score
-    summary = run(judge, config, requests, rows)
+    summary, page = run(judge, config, requests, rows)
     write_text(Path(config.output) / "summary.json", json.dumps(summary, indent=1) + "\n")
+    write_text(Path(config.output) / "report.html", page)
     return summary
 
 
@@ -122,7 +124,8 @@ def open_folder(folder: str | Path, num_samples: int) -> tuple[list[PictureReque
 
 def _score(
     answerer: Judge, config: AskedRunConfig, requests: Sequence[PictureRequest], rows: Rows
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], str]:
+    """Summary and report of a folder."""
     known = read_known(config.samples)
     judge = _PROTOCOLS[config.protocol](answerer, known=known)
     output = PictureFolder(config.output)
@@ -139,12 +142,14 @@ def _score(
         for name, table in tables.items()
     }
     facts = _facts(judge.name, judge.fingerprint, config)
-    return summarise_asked(results, references, known=known, facts=facts)
+    summary = summarise_asked(results, references, known=known, facts=facts)
+    return summary, asked_page(summary, results, known=known)
 
 
 def _compare(
     answerer: Judge, config: AskedRunConfig, requests: Sequence[PictureRequest], rows: Rows
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], str]:
+    """Summary and report of two folders."""
     others, theirs = open_folder(config.against, config.num_samples)
     if [x.prompt for x in others] != [x.prompt for x in requests]:
         raise ValueError(
@@ -156,7 +161,8 @@ def _compare(
     path = PictureFolder(config.output).root / "results.jsonl"
     write_text(path, "".join(json.dumps(x.to_json()) + "\n" for x in results))
     fingerprint = hash_text(answerer.name + pairwise.INSTRUCTION)
-    return summarise_pairs(results, facts=_facts(answerer.name, fingerprint, config))
+    summary = summarise_pairs(results, facts=_facts(answerer.name, fingerprint, config))
+    return summary, pairs_page(summary, results)
 
 
 def _true_pictures(requests: Sequence[PictureRequest], rows: Rows, device: str) -> Rows:

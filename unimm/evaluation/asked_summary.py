@@ -40,13 +40,14 @@ def summarise_asked(
     """
     if not references or not all(references.values()):
         raise ValueError("no summary without references: a score means nothing alone")
-    names = list(dict.fromkeys(_task(x) for x in results))
-    tasks = {}
+    names = list(dict.fromkeys(task_name(x) for x in results))
+    tasks: dict[str, dict[str, Any]] = {}
     for name in (ALL, *names):
-        row = _row([x for x in results if name in (ALL, _task(x))])
+        own = [x for x in results if name in (ALL, task_name(x))]
+        scores = {"score": _score(own)}
         for reference, judged in references.items():
-            row[reference] = _score([x for x in judged if name in (ALL, _task(x))])
-        tasks[name] = row
+            scores[reference] = _score([x for x in judged if name in (ALL, task_name(x))])
+        tasks[name] = scores | _counts(own)
     everything = [*results, *(x for judged in references.values() for x in judged)]
     return {"facts": dict(facts), "tasks": tasks, "agreement": agreement(everything, known)}
 
@@ -90,11 +91,13 @@ def is_unanswered(result: Result) -> bool:
     return result.verdict.problem.startswith(JUDGE_FAILED)
 
 
-def _task(result: Result) -> str:
+def task_name(result: Result) -> str:
+    """Task and split of a picture, as the summary calls its row."""
     return f"{result.request.tag}, {result.request.split}"
 
 
-def _row(results: Sequence[Result]) -> dict[str, Any]:
+def _counts(results: Sequence[Result]) -> dict[str, Any]:
+    """Pictures, what is missing or unanswered, and what that can do to the score."""
     unanswered = [x for x in results if is_unanswered(x)]
     kinds = Counter(x.verdict.problem.removeprefix(JUDGE_FAILED).split(":")[0] for x in unanswered)
     right = sum(x.verdict.score for x in results)
@@ -104,7 +107,6 @@ def _row(results: Sequence[Result]) -> dict[str, Any]:
         "missing": sum(x.sample.picture is None for x in results),
         "unanswered": len(unanswered),
         "failures": dict(sorted(kinds.items())),
-        "score": _score(results),
         "if unanswered were wrong": round(right / len(results), 4),
         "if unanswered were right": round((right + len(unanswered)) / len(results), 4),
     }

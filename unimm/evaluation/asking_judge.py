@@ -159,7 +159,8 @@ def _rated(reply: Reply) -> Verdict:
         score=reply.answer / HIGHEST,
         correct=is_right,
         is_exact=is_right,
-        reason="" if is_right else reply.text or "",
+        reason="" if is_right else f"rated {reply.answer} of {HIGHEST}",
+        seen=reply.text or "",
     )
 
 
@@ -171,9 +172,12 @@ def _faithful(reply: Reply) -> Verdict:
     if reply.failure is not None:
         return _unanswered(reply.failure)
     is_right = reply.answer == drawbench.CORRECT
-    said = reply.text or ""
     return Verdict(
-        score=float(is_right), correct=is_right, is_exact=is_right, reason="" if is_right else said
+        score=float(is_right),
+        correct=is_right,
+        is_exact=is_right,
+        reason="" if is_right else "judged incorrect",
+        seen=reply.text or "",
     )
 
 

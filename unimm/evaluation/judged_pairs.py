@@ -12,7 +12,7 @@ from unimm.evaluation.asking_judge import Known, ask_in_order
 from unimm.evaluation.intervals import bootstrap_rate
 from unimm.evaluation.picture_folder import Sample
 from unimm.evaluation.picture_requests import PictureRequest
-from unimm.judges.judge import Judge, Reply
+from unimm.judges.judge import Judge
 from unimm.judges.pairwise import (
     FIRST,
     SECOND,
@@ -32,6 +32,8 @@ class PairResult:
     Attributes:
         request: what both pictures were drawn for.
         number: which pictures of the request.
+        ours: the one picture.
+        theirs: the other.
         verdict: ``first`` is ours.
         said: the judge's words in both orders; empty where it was not asked.
         note: why it was not asked.
@@ -39,6 +41,8 @@ class PairResult:
 
     request: PictureRequest
     number: int
+    ours: Sample
+    theirs: Sample
     verdict: PairVerdict
     said: tuple[str | None, ...] = ()
     note: str = ""
@@ -92,12 +96,27 @@ def judge_pairs(
         )
     ]
     replies = iter(ask_in_order(answerer, queries))
-    return [
-        _walkover(request, number, a, b)
-        if a.picture is None or b.picture is None
-        else _judged(request, number, next(replies), next(replies))
-        for request, number, a, b in pairs
-    ]
+    results = []
+    for request, number, a, b in pairs:
+        said: tuple[str | None, ...] = ()
+        if a.picture is None or b.picture is None:
+            verdict, note = _walkover(a, b)
+        else:
+            straight, swapped = next(replies), next(replies)
+            verdict, note = pair_verdict(straight, swapped), ""
+            said = (straight.text, swapped.text)
+        results.append(
+            PairResult(
+                request=request,
+                number=number,
+                ours=a,
+                theirs=b,
+                verdict=verdict,
+                said=said,
+                note=note,
+            )
+        )
+    return results
 
 
 def summarise_pairs(results: Sequence[PairResult], *, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,25 +161,13 @@ def summarise_pairs(results: Sequence[PairResult], *, facts: Mapping[str, Any]) 
     return summary
 
 
-def _judged(request: PictureRequest, number: int, straight: Reply, swapped: Reply) -> PairResult:
-    return PairResult(
-        request=request,
-        number=number,
-        verdict=pair_verdict(straight, swapped),
-        said=(straight.text, swapped.text),
-    )
-
-
-def _walkover(request: PictureRequest, number: int, ours: Sample, theirs: Sample) -> PairResult:
+def _walkover(ours: Sample, theirs: Sample) -> tuple[PairVerdict, str]:
     """Who has a picture wins over who has none."""
     if ours.picture is not None:
-        winner, note = FIRST, f"theirs: {theirs.problem}"
-    elif theirs.picture is not None:
-        winner, note = SECOND, f"ours: {ours.problem}"
-    else:
-        winner, note = TIE, f"ours: {ours.problem}; theirs: {theirs.problem}"
-    verdict = PairVerdict(winner=winner)
-    return PairResult(request=request, number=number, verdict=verdict, note=note)
+        return PairVerdict(winner=FIRST), f"theirs: {theirs.problem}"
+    if theirs.picture is not None:
+        return PairVerdict(winner=SECOND), f"ours: {ours.problem}"
+    return PairVerdict(winner=TIE), f"ours: {ours.problem}; theirs: {theirs.problem}"
 
 
 def _better(known: Known, request: PictureRequest, ours: Sample, theirs: Sample) -> str | None:

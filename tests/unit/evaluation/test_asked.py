@@ -119,6 +119,29 @@ def test_failed_replies_are_left_out_and_counted(scored, tmp_path):
         assert len(server.bodies) - num_asked == 3 * 2
 
 
+def test_the_report_shows_pictures_words_and_where_the_truth_differs(scored, tmp_path):
+    says = [completion(text) for text in (None, "Correct", "I see <b>. Incorrect", "Correct")]
+    with serving(says[:1] + says) as server:
+        judge = judge_of(server, tmp_path, concurrency=1)
+        run(judge, config_of(scored, tmp_path, samples=str(scored / "b")))
+    page = (tmp_path / "out/report.html").read_text()
+    assert page.count("<img") == 6  # of eight, one is missing and one is broken
+    assert "missing" in page and "not a picture" in page
+    assert page.index("judge: malformed") < page.index("judged incorrect")
+    assert "I see &lt;b&gt;. Incorrect" in page and "<b>." not in page
+    assert "the truth is known: right" in page and "the truth is known: wrong" in page
+    assert "malformed 1" in page and "http://127.0.0.1" in page
+
+
+def test_the_report_of_pairs_shows_both_pictures(scored, tmp_path):
+    with serving([completion("Same to me.\nfirst")]) as server:
+        run(judge_of(server, tmp_path), config_of(scored, tmp_path, "pairwise"))
+    page = (tmp_path / "out/report.html").read_text()
+    assert page.count("<img") == 2 * 8 - 2 and page.count('class="none"') == 2
+    assert page.index("the answer changed with the order") < page.index("ours is better")
+    assert "theirs: missing" in page and "Same to me." in page
+
+
 def test_a_task_without_any_answer_has_no_score(scored, tmp_path):
     with serving([completion("Who knows?")]) as server:
         summary = run(judge_of(server, tmp_path), config_of(scored, tmp_path))
