@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from judge_server import as_json, completion, serving
-from judged_folders import scored_folder, some_requests, truthful
+from judged_folders import drawn_folder, scored_folder, some_requests, truthful
 from run_script import run_script
 
 from unimm.evaluation.asking_judge import read_known
@@ -60,12 +60,15 @@ def test_a_server_is_asked_once_and_can_be_replayed(run, folder, tmp_path):
 
 
 def test_two_folders_in_both_orders(run, folder, tmp_path):
-    files = ("--samples", folder, "--against", folder, "--output", tmp_path / "pairs")
+    drawn_folder(tmp_path / "other", REQUESTS, wrong=(0, 2, 3))
+    files = ("--samples", folder, "--against", tmp_path / "other", "--output", tmp_path / "pairs")
     with serving([completion("I would say\nTie")]) as server:
         flags = ("--judge.base_url", server.base_url, "--judge.model", "stub")
         flags += ("--judge.api_key_env", "MY_KEY", "--judge.cache", tmp_path / "r.jsonl")
         told = run("eval/configs/judge_pairs.yaml", *files, *flags)
     assert "score 0.50 [0.50, 0.50]" in told and "ties 1.00" in told
+    assert len(server.bodies) == 2 * 4
+    assert "a tie" in (tmp_path / "pairs/report.html").read_text()
 
 
 def test_a_wrong_key_is_said_once_and_plainly(run, folder, tmp_path):

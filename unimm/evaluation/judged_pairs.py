@@ -1,7 +1,7 @@
 """Two generators side by side: which picture of a pair follows the prompt better?
 
 Every pair is asked in both orders; see ``unimm.judges.pairwise``. A picture that is missing loses
-without a question.
+without a question, and the same picture twice is a tie.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -83,10 +83,11 @@ def judge_pairs(
         for request, row, other in zip(requests, ours, theirs, strict=True)
         for number, pair in enumerate(zip(row, other, strict=True))
     ]
+    settled = [_settle(a, b) for *_, a, b in pairs]
     queries = [
         query
-        for request, number, a, b in pairs
-        if a.picture is not None and b.picture is not None
+        for (request, number, a, b), given in zip(pairs, settled, strict=True)
+        if given is None and a.picture is not None and b.picture is not None
         for query in preference_queries(
             f"{request.id}/{number}",
             request.prompt,
@@ -97,10 +98,10 @@ def judge_pairs(
     ]
     replies = iter(ask_in_order(answerer, queries))
     results = []
-    for request, number, a, b in pairs:
+    for (request, number, a, b), given in zip(pairs, settled, strict=True):
         said: tuple[str | None, ...] = ()
-        if a.picture is None or b.picture is None:
-            verdict, note = _walkover(a, b)
+        if given is not None:
+            verdict, note = given
         else:
             straight, swapped = next(replies), next(replies)
             verdict, note = pair_verdict(straight, swapped), ""
@@ -161,8 +162,11 @@ def summarise_pairs(results: Sequence[PairResult], *, facts: Mapping[str, Any]) 
     return summary
 
 
-def _walkover(ours: Sample, theirs: Sample) -> tuple[PairVerdict, str]:
-    """Who has a picture wins over who has none."""
+def _settle(ours: Sample, theirs: Sample) -> tuple[PairVerdict, str] | None:
+    """The verdict on a pair that nobody need be asked about, and why; else None."""
+    if ours.picture is not None and theirs.picture is not None:
+        is_same = ours.digest == theirs.digest
+        return (PairVerdict(winner=TIE), "the same picture") if is_same else None
     if ours.picture is not None:
         return PairVerdict(winner=FIRST), f"theirs: {theirs.problem}"
     if theirs.picture is not None:

@@ -188,14 +188,15 @@ def test_pairs_are_won_by_the_better_picture(scored, tmp_path):
     with serving(truthful(REQUESTS, known)) as server:
         config = config_of(scored, tmp_path, "pairwise", output=str(tmp_path / "http"))
         summaries.append(run(judge_of(server, tmp_path), config))
-    assert len(server.bodies) == 2 * 6
+    assert len(server.bodies) == 2 * 3
     rows = results(config)
     assert [x["winner"] for x in rows] == [
         *("first", "second", "tie", "tie", "tie", "first", "second", "first"),
     ]
     assert rows[0]["note"] == "theirs: missing" and rows[7]["note"] == "theirs: not a picture"
+    assert [x["note"] for x in rows[1:7]] == ["", *["the same picture"] * 3, "", ""]
     for summary in summaries:
-        assert summary["score"]["value"] == (3 + 3 / 2) / 8 and summary["not asked"] == 2
+        assert summary["score"]["value"] == (3 + 3 / 2) / 8 and summary["not asked"] == 5
         assert summary["wins"]["value"] == 3 / 8 and summary["losses"]["value"] == 2 / 8
         assert summary["contradictions"]["value"] == 0 and summary["first place"]["value"] == 0.5
 
@@ -248,8 +249,9 @@ def test_half_a_pair_is_counted_and_not_scored(scored, tmp_path):
 
 
 def test_no_verdict_at_all_is_an_error(scored, tmp_path):
+    drawn_folder(tmp_path / "other", REQUESTS, wrong=(0, 3, 4, 5, 7))  # never as in the first
     with serving([completion("hm")]) as server:
-        config = config_of(scored, tmp_path, "pairwise", against=str(scored / "a"))
+        config = config_of(scored, tmp_path, "pairwise", against=str(tmp_path / "other"))
         with pytest.raises(ValueError, match="none of 8 pairs has a verdict"):
             run_asked(judge_of(server, tmp_path), config, tell=print)
 
