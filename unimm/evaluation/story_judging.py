@@ -44,6 +44,7 @@ def judge_stories(
             sightings=tuple(None if x is None else next(described) for x in story),
             pictures=tuple(None if x is None else np.asarray(x) for x in story),
             first_page=task.first_page,
+            other_truth=task.other_truth,
         )
         for task, story in zip(tasks, pictures, strict=True)
     ]

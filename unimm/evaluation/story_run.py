@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from unimm.data.world.render import Renderer
@@ -199,16 +199,10 @@ def _set_result(
         if f"{key}, {reference}" in by_set:
             pairs = by_set[f"{key}, {reference}"]
             tables[reference] = measure_stories(story for _, story in pairs)
-    others = [
-        replace(story, truth=task.other_truth)
-        for task, story in by_set[key]
-        if task.other_truth is not None
-    ]
     return SetResult(
         split=split,
         name=name,
         stories=stories,
         references=tables,
         other=tasks[0].other,
-        other_tables=measure_stories(others),
     )

@@ -1,9 +1,10 @@
 """Controls change one thing of a story, and what follows from it."""
 
 import re
+from dataclasses import replace
 
 import pytest
-from sightings import judged
+from sightings import detection, judged
 
 from unimm.data.world.names import pronoun_of
 from unimm.data.world.splits import Split
@@ -16,6 +17,7 @@ from unimm.evaluation.story_controls import (
 )
 from unimm.evaluation.story_measures import measure_stories
 from unimm.evaluation.story_sets import CONTROLS, story_tasks
+from unimm.judges.sightings import Sighting
 
 
 @pytest.mark.parametrize("name", CONTROLS)
@@ -89,6 +91,35 @@ def test_descriptions_say_every_carried_fact() -> None:
     assert num_facts > 100
     first = story_tasks("words", Split.VALIDATION, num=1, seed=3)[0]
     assert described(first).read_texts[0] == first.page_texts[0]  # it says everything itself
+
+
+def test_explanations_are_counted_where_they_differ() -> None:
+    (task,) = control_tasks("names exchanged", Split.VALIDATION, num=7, seed=3)[-1:]
+    mia = {"character": 0, "name": "Mia", "species": "fox", "tint": "red", "headwear": "none"}
+    bo = mia | {"character": 1, "name": "Bo", "tint": "blue"}  # a fox, too
+    facts = [["Mia", "species", "fox", 0], ["Bo", "species", "fox", 0]]
+
+    def pages(*shown):
+        return [
+            {"background": "snow", "characters": list(x), "objects": [], "carried": facts}
+            for x in shown
+        ]
+
+    task = replace(
+        task,
+        page_texts=("", "", ""),
+        truth={"characters": [mia, bo], "pages": pages([mia], [mia], [mia, bo])},
+        other_truth={"characters": [mia, bo], "pages": pages([bo], [bo], [bo, mia])},
+    )
+    seen = [Sighting("snow", [detection("fox", tint)]) for tint in ("red", "blue", "red")]
+    told = replace(judged(task, sightings=seen), other_truth=task.other_truth)
+    rates = measure_stories([told])["explanations"]
+    assert {name: (rate.value, rate.total) for name, rate in rates.items()} == {
+        "tint, as asked": (0.5, 2),
+        "tint, otherwise": (0.5, 2),
+        "all, as asked": (0.5, 2),
+        "all, otherwise": (0.5, 2),
+    }
 
 
 def test_what_cannot_be_exchanged_is_refused() -> None:

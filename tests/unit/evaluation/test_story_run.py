@@ -136,8 +136,10 @@ def test_a_run_goes_from_requests_to_report_and_goes_on_where_it_broke(tmp_path)
     assert words["scores"]["alone"]["all"]["total"] == 6 and words["chance"]["all"] == 0.0
     row = summary["headline"]["heldout words alone"]
     assert {"all", "chance", "stories", *REFERENCES, NO_CONTEXT, DESCRIBED} <= set(row)
-    row = summary["controls"]["heldout pictures exchanged alone, all"]
-    assert {"as asked", "otherwise", "otherwise is", "chance", *REFERENCES} <= set(row)
+    row = summary["controls"]["heldout pictures exchanged, all"]
+    assert {"as asked", "otherwise", "otherwise is", *REFERENCES} <= set(row)
+    row = summary["context"]["heldout words alone, tint"]
+    assert {"with context", NO_CONTEXT, DESCRIBED, "chance"} == set(row)
     assert summary["failed"] == 0
     lines = (tmp_path / "results.jsonl").read_text().splitlines()
     requests = (tmp_path / "requests.jsonl").read_text().splitlines()
