@@ -23,8 +23,8 @@ def test_perfect_pictures_are_all_right(name: str) -> None:
     for rates in tables.values():
         assert all(rate.value == 1.0 for rate in rates.values()), tables
     assert tables["alone"]["all"].units <= 6
-    assert ("together" in tables) == (name == "pair")
-    assert ("introduction" in tables) == (name != "picture")
+    assert ("together" in tables) == name.endswith("pair")
+    assert ("introduction" in tables) == (not name.startswith("picture"))
 
 
 def test_a_wrong_tint_is_wrong_in_tint_and_all_only() -> None:

@@ -14,6 +14,7 @@ from unimm.evaluation.story_controls import (
     described,
     exchange_names,
     exchange_pictures,
+    exchange_places,
 )
 from unimm.evaluation.story_measures import measure_stories
 from unimm.evaluation.story_sets import CONTROLS, story_tasks
@@ -77,6 +78,24 @@ def test_exchanged_pictures_change_the_look_and_nothing_else() -> None:
         assert (figure.kind, figure.tint, figure.headwear) == tuple(lender[x] for x in LOOKS)
 
 
+def test_exchanged_places_give_each_name_the_other_look() -> None:
+    plain = story_tasks("picture pair", Split.VALIDATION, num=5, seed=3)
+    num_apart = 0
+    for before, task in zip(plain, exchange_places(plain), strict=True):
+        assert before.given is not None and task.given is not None
+        old = [x.figure for x in before.given.placed if x.figure.is_character]
+        new = [x.figure for x in task.given.placed if x.figure.is_character]
+        assert [x.kind for x in new] == [x.kind for x in reversed(old)]
+        assert [x.x for x in task.given.placed] == [x.x for x in before.given.placed]
+        assert task.page_texts == before.page_texts and "left" in task.page_texts[0]
+        rates = measure_stories([replace(judged(task), other_truth=task.other_truth)])
+        if "explanations" in rates:
+            num_apart += 1
+            assert rates["explanations"]["all, as asked"].value == 1.0
+            assert rates["explanations"]["all, otherwise"].value == 0.0
+    assert num_apart >= 2
+
+
 def test_descriptions_say_every_carried_fact() -> None:
     num_facts = 0
     for name in ("words", "pair", "change"):
@@ -132,3 +151,5 @@ def test_what_cannot_be_exchanged_is_refused() -> None:
         exchange_pictures(words)
     with pytest.raises(ValueError, match="two"):
         exchange_names(words)
+    with pytest.raises(ValueError, match="two"):
+        exchange_places(words)
