@@ -15,9 +15,9 @@ import time
 import torch
 
 from unimm.config import load_config
+from unimm.evaluation.picture_judge import detector_judge
 from unimm.evaluation.story_config import StoryRunConfig
 from unimm.evaluation.story_run import score_stories
-from unimm.judges.folder import load_detector
 from unimm.ledger import write_ledger
 from unimm.pipeline import load_pipeline
 
@@ -30,9 +30,9 @@ def main() -> None:
     def tell(line: str) -> None:
         print(f"[{time.monotonic() - start:6.1f} s] {line}", flush=True)
 
-    detector = load_detector(config.detector, device=device)
+    judge = detector_judge(config.detector, device=device)
     pipeline = load_pipeline(config.model, device=device)
-    summary = score_stories(pipeline, detector, config, tell=tell)
+    summary = score_stories(pipeline, judge, config, tell=tell)
     for name, row in (summary["headline"] | summary["controls"]).items():
         print(f"{name:48s}", *(f"{column} {value};" for column, value in row.items()))
     tell(f"wrote {config.output}/summary.json and report.html")

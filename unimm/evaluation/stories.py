@@ -79,6 +79,7 @@ class JudgedStory:
         sightings: what the detector saw, page by page; None for a picture that was never drawn.
         pictures: the pages ``(H, W, 3)`` uint8, or None likewise.
         first_page: earlier pages were given, not drawn, and are not judged.
+        other_truth: of a control, what the pages would show under another explanation.
     """
 
     number: int
@@ -87,6 +88,7 @@ class JudgedStory:
     sightings: tuple[Sighting | None, ...]
     pictures: tuple[np.ndarray | None, ...] = field(repr=False)
     first_page: int = 0
+    other_truth: Truth | None = None
 
     @cached_property
     def scores(self) -> list[PageScore]:

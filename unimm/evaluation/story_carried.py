@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from unimm.evaluation.stories import Count, JudgedStory, PageScore
+from unimm.evaluation.story_text import is_place_told
 from unimm.judges.sightings import Sighting
 
 BACKGROUND = "background"
@@ -26,6 +27,8 @@ def count_carried(story: JudgedStory) -> Iterator[Count]:
     for score in story.scores:
         sighting = story.sightings[score.page]
         for subject, attribute, value, since in pages[score.page]["carried"]:
+            if subject == BACKGROUND and not is_place_told(story, score.page):
+                continue  # page 1 may be anywhere if its text does not say
             is_right = _is_right(score, sighting, subject, attribute, value)
             kind = _kind_of(story.truth, subject, attribute)
             said = last_said(story.truth, score.page, subject, attribute, since)

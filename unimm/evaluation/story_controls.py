@@ -3,6 +3,7 @@
 - ``exchange_first_pages``: page 1 tells of another character: the named one's look is nowhere.
 - ``exchange_names``: later pages name the other of two characters: pictures must follow the name.
 - ``exchange_pictures``: the given picture shows another look: later pages must follow the picture.
+- ``exchange_places``: two have changed places in the given picture, whose text says who is where.
 - ``without_context``: every page is drawn alone from its own text: what a pipeline without memory
   does. Looks fall to chance.
 - ``described``: every page is drawn alone, but its text is told all that the story knows, as a
@@ -40,8 +41,12 @@ def control_tasks(name: str, split: Split, *, num: int, seed: int) -> list[Story
         raise ValueError(f"{num} story has no other to exchange with; ask for 2 or more")
     if name != "names exchanged":
         tasks = story_tasks(CONTROLS[name], split, num=num, seed=seed)
-        is_picture = name == "pictures exchanged"
-        return exchange_pictures(tasks) if is_picture else exchange_first_pages(tasks)
+        exchanges = {
+            "first pages exchanged": exchange_first_pages,
+            "pictures exchanged": exchange_pictures,
+            "places exchanged": exchange_places,
+        }
+        return exchanges[name](tasks)
     # Half of the pairs are one she and one he, whose pronouns would tell them apart.
     tasks = story_tasks("pair", split, num=4 * num + 16, seed=seed)
     return exchange_names([task for task in tasks if _shares_pronoun(task.truth)][:num])
@@ -162,21 +167,57 @@ def exchange_pictures(tasks: Sequence[StoryTask]) -> list[StoryTask]:
         if task.given is None:
             raise ValueError(f"story {task.number} has no given picture to exchange")
         truth = with_look_of(task.truth, tasks[number - 1].truth)
-        scenes = tuple(
-            _with_truth(scene, page)
-            for scene, page in zip(task.scenes, truth["pages"], strict=True)
-        )
-        exchanged.append(
-            replace(
-                task,
-                given=scenes[0],
-                scenes=scenes,
-                truth=truth,
-                other="as before the exchange",
-                other_truth=task.truth,
-            )
-        )
+        exchanged.append(_shown_otherwise(task, truth))
     return exchanged
+
+
+def exchange_places(tasks: Sequence[StoryTask]) -> list[StoryTask]:
+    """Let the two characters of every given picture change places, so that names change looks.
+
+    The truth follows the picture; ``other_truth`` is the story's before the exchange.
+    """
+    exchanged = []
+    for task in tasks:
+        if task.given is None or len(task.truth["characters"]) != 2:
+            raise ValueError(f"story {task.number} has no given picture of two to exchange")
+        first, second = task.truth["characters"]
+        looks = {first["name"]: second, second["name"]: first}
+        truth = {
+            **task.truth,
+            "characters": [_in_look(x, looks[x["name"]]) for x in (first, second)],
+            "pages": [
+                {
+                    **page,
+                    "characters": [_in_look(x, looks[x["name"]]) for x in page["characters"]],
+                    "carried": [
+                        [who, what, looks[who][what] if who in looks else value, since]
+                        for who, what, value, since in page["carried"]
+                    ],
+                }
+                for page in task.truth["pages"]
+            ],
+        }
+        exchanged.append(_shown_otherwise(task, truth))
+    return exchanged
+
+
+def _in_look(character: Truth, other: Truth) -> dict[str, Any]:
+    return {**character, **{name: other[name] for name in LOOKS}}
+
+
+def _shown_otherwise(task: StoryTask, truth: Truth) -> StoryTask:
+    """A task whose given picture, and so all of it, shows another truth."""
+    scenes = tuple(
+        _with_truth(scene, page) for scene, page in zip(task.scenes, truth["pages"], strict=True)
+    )
+    return replace(
+        task,
+        given=scenes[0],
+        scenes=scenes,
+        truth=dict(truth),
+        other="as before the exchange",
+        other_truth=task.truth,
+    )
 
 
 def without_context(task: StoryTask) -> StoryTask:

@@ -8,13 +8,15 @@ from torch import Tensor
 
 from unimm.data.world.render import Renderer
 from unimm.data.world.scene import Scene
-from unimm.evaluation.pictures import describe_pictures, render_pictures
+from unimm.evaluation.pictures import render_pictures
 from unimm.evaluation.stories import JudgedStory
 from unimm.evaluation.story_sets import StoryTask
-from unimm.judges.detector import Detector
+from unimm.judges.sightings import Sighting
 
 Pictures = list[Image.Image | None]
 """The pictures of a story, page by page; None where drawing failed."""
+Look = Callable[[Sequence[Image.Image]], list[Sighting]]
+"""What a judge sees on pictures, such as ``SightingJudge.look``."""
 
 
 def render_stories(
@@ -31,11 +33,11 @@ def render_stories(
 
 
 def judge_stories(
-    tasks: Sequence[StoryTask], pictures: Sequence[Pictures], detector: Detector
+    tasks: Sequence[StoryTask], pictures: Sequence[Pictures], look: Look
 ) -> list[JudgedStory]:
-    """Let the detector look at the pictures of stories; a page that is None was not drawn."""
+    """Let a judge look at the pictures of stories; a page that is None was not drawn."""
     drawn = [x for story in pictures for x in story if x is not None]
-    described = iter(describe_pictures(detector, drawn))
+    described = iter(look(drawn))
     return [
         JudgedStory(
             number=task.number,
@@ -44,6 +46,7 @@ def judge_stories(
             sightings=tuple(None if x is None else next(described) for x in story),
             pictures=tuple(None if x is None else np.asarray(x) for x in story),
             first_page=task.first_page,
+            other_truth=task.other_truth,
         )
         for task, story in zip(tasks, pictures, strict=True)
     ]

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from unimm.evaluation.intervals import Rate, Tally
-from unimm.evaluation.stories import Count, JudgedStory
+from unimm.evaluation.stories import LOOKS, Count, JudgedStory
 from unimm.evaluation.story_carried import count_carried
 from unimm.evaluation.story_consistency import count_consistency, count_copies
-from unimm.evaluation.story_text import count_text_atoms
+from unimm.evaluation.story_text import count_text_atoms, is_place_told
 
 Tables = dict[str, dict[str, Rate]]
 """Group -> row -> its rate."""
@@ -50,11 +50,38 @@ def count_pages(story: JudgedStory) -> Iterator[Count]:
                 group="pages", name="character F1", right=2 * page.num_matched, total=num_faces
             )
         yield Count(group="pages", name="number of characters", right=page.has_right_number)
-        yield Count(group="pages", name="background", right=page.background)
+        if is_place_told(story, page.page):
+            yield Count(group="pages", name="background", right=page.background)
         for is_right in page.objects:
             yield Count(group="pages", name="objects", right=is_right)
     if frames:
         yield Count(group="pages", name="story", right=all(frames))
+
+
+def count_explanations(story: JudgedStory) -> Iterator[Count]:
+    """Of a control: which of its two truths do the looks of later pages follow?
+
+    Only attributes that the two tell apart are counted, on pages of one character.
+
+    Yields:
+        Group ``explanations``: ``species, as asked``, ``species, otherwise``, and likewise.
+    """
+    if story.other_truth is None:
+        return
+    for page in story.scores:
+        if [x.when for x in page.characters] != ["alone"]:
+            continue
+        (asked,) = story.truth["pages"][page.page]["characters"]
+        (other,) = story.other_truth["pages"][page.page]["characters"]
+        seen = page.characters[0].seen
+        apart = [name for name in LOOKS if asked[name] != other[name]]
+        for says, truth in (("as asked", asked), ("otherwise", other)):
+            rights = {name: seen.get(name) == truth[name] for name in LOOKS}
+            for name in apart:
+                yield Count(group="explanations", name=f"{name}, {says}", right=rights[name])
+            if apart:
+                is_right = all(rights.values())
+                yield Count(group="explanations", name=f"all, {says}", right=is_right)
 
 
 MEASURES: tuple[Callable[[JudgedStory], Iterator[Count]], ...] = (
@@ -64,6 +91,7 @@ MEASURES: tuple[Callable[[JudgedStory], Iterator[Count]], ...] = (
     count_text_atoms,
     count_consistency,
     count_copies,
+    count_explanations,
 )
 
 

@@ -14,7 +14,8 @@ from unimm.evaluation.story_summary import SetResult
 
 _TITLES = {
     "headline": "Identity: is it the character that the text names?",
-    "controls": "Controls: what does the look follow?",
+    "context": "Later looks with and without context",
+    "controls": "Controls: what does the look follow, where two explanations differ?",
     "by_page": "Identity by page",
     "pages": "Pages",
     "carried_since_said": "Carried state, by pages since the text last said it",

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from unimm.data.world.render import Renderer
 from unimm.data.world.splits import Split
 from unimm.evaluation.nearest_scenes import training_scenes
 from unimm.evaluation.picture_folder import write_text
+from unimm.evaluation.picture_judge import SightingJudge
 from unimm.evaluation.picture_references import CEILING, CEILING_AFTER, NEAREST, RANDOM
 from unimm.evaluation.stories import JudgedStory
 from unimm.evaluation.story_config import StoryRunConfig, StorySampling
@@ -29,20 +30,19 @@ from unimm.evaluation.story_sets import WRITTEN, StoryTask, story_tasks
 from unimm.evaluation.story_summary import SetResult, summarise_stories
 from unimm.evaluation.story_sweep import choose_sampling
 from unimm.evaluation.story_written import written_task
-from unimm.judges.detector import Detector
 from unimm.pipeline import Pipeline
 
 Tell = Callable[[str], None]
 
 
 def score_stories(
-    pipeline: Pipeline, detector: Detector, config: StoryRunConfig, *, tell: Tell
+    pipeline: Pipeline, judge: SightingJudge, config: StoryRunConfig, *, tell: Tell
 ) -> dict[str, Any]:
     """Run all stages; pictures that are on disk already are not drawn again.
 
     Args:
         pipeline: the model.
-        detector: the judge, on any device.
+        judge: sees what pictures show.
         config: the run.
         tell: called with a line for each thing done.
 
@@ -52,7 +52,7 @@ def score_stories(
     Raises:
         ValueError: the output folder belongs to other requests, or to another generator.
     """
-    sampling, sweep = choose_sampling(pipeline, detector, config, tell=tell)
+    sampling, sweep = choose_sampling(pipeline, judge, config, tell=tell)
     requests = make_requests(config)
     folder = StoryFolder(config.output, requests)
     generator = _generator(pipeline, config, sampling)
@@ -60,13 +60,13 @@ def score_stories(
     tell(f"requests {folder.digest}: {len(requests)} stories in {folder.files.requests_path}")
     _draw_missing(pipeline, folder, sampling, config, tell)
     tasks = [_as_written(folder, number) for number in range(len(requests))]
-    judged = judge_stories(tasks, folder.read(), detector)
+    judged = judge_stories(tasks, folder.read(), judge.look)
     write_results(folder.files.root / "results.jsonl", requests, judged)
     tell(f"judged {len(judged)} stories, {num_failed(judged)} pictures failed")
     by_set: dict[str, list[tuple[StoryTask, JudgedStory]]] = {}
     for request, story in zip(requests, judged, strict=True):
         by_set.setdefault(request.set_name, []).append((request.task, story))
-    references = _References(pipeline, detector, config)
+    references = _References(pipeline, judge, config)
     results = []
     for split in (Split[name.upper()] for name in config.splits):
         for name in (*config.sets, *config.controls):
@@ -75,7 +75,11 @@ def score_stories(
     facts = {
         "requests": {"hash": folder.digest, "seed": config.seed, "stories": config.num_stories},
         "generator": generator,
-        "judge": config.detector,
+        "judge": {
+            "name": judge.name,
+            "fingerprint": judge.fingerprint,
+            "accuracy": dict(judge.accuracy),
+        },
         "training pictures": {
             "documents": config.num_training_documents,
             "seed": config.training_seed,
@@ -157,8 +161,8 @@ def _as_written(folder: StoryFolder, number: int) -> StoryTask:
 class _References:
     """Makes and judges the pictures that no model draws."""
 
-    def __init__(self, pipeline: Pipeline, detector: Detector, config: StoryRunConfig) -> None:
-        self.detector, self.size = detector, pipeline.image_size
+    def __init__(self, pipeline: Pipeline, judge: SightingJudge, config: StoryRunConfig) -> None:
+        self.look, self.size = judge.look, pipeline.image_size
         self.reconstruct = pipeline.image_tokenizer.reconstruct
         self.renderer = Renderer(device=pipeline.device)
         scenes = training_scenes(config.num_training_documents, seed=config.training_seed)
@@ -172,7 +176,7 @@ class _References:
 
         def measure(scenes, view=None) -> Tables:
             pictures = render_stories(scenes, self.renderer, size=self.size, view=view)
-            return measure_stories(judge_stories(tasks, pictures, self.detector))
+            return measure_stories(judge_stories(tasks, pictures, self.look))
 
         tables = {
             CEILING: measure(true),
@@ -199,16 +203,10 @@ def _set_result(
         if f"{key}, {reference}" in by_set:
             pairs = by_set[f"{key}, {reference}"]
             tables[reference] = measure_stories(story for _, story in pairs)
-    others = [
-        replace(story, truth=task.other_truth)
-        for task, story in by_set[key]
-        if task.other_truth is not None
-    ]
     return SetResult(
         split=split,
         name=name,
         stories=stories,
         references=tables,
         other=tasks[0].other,
-        other_tables=measure_stories(others),
     )

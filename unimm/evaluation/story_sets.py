@@ -5,6 +5,8 @@ Each is sampled for validation (looks seen in training) and held-out (looks and 
 - ``words``: page 1 says the look and shows it, everything is drawn; one character.
 - ``picture``: page 1 says the name only; its true picture is given. One character.
 - ``pair``: two characters, each introduced in words; most later pages name one of them.
+- ``picture pair``: two characters on page 1, whose picture is given; its text says who is on the
+  left. Looks and names must be bound by place.
 - ``change``: six pages; on the way the look changes, by words, and must stay changed.
 - ``written``: ``words``, but the model writes the later pages, too (``story_written``).
 
@@ -13,9 +15,11 @@ Controls, each of a set with one thing changed (``story_controls``):
 - ``first pages exchanged``: ``words`` under another story's page 1.
 - ``names exchanged``: ``pair``, whose later pages name the other one.
 - ``pictures exchanged``: ``picture``, whose given picture shows another look.
+- ``places exchanged``: ``picture pair``, whose two have changed places in the given picture.
 """
 
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 from unimm.data.world.scene import Scene, sample_rng
@@ -24,11 +28,12 @@ from unimm.data.world.stories import StoryRecord, sample_story
 from unimm.data.world.tasks import story_truth
 
 WRITTEN = "written"
-SETS: tuple[str, ...] = ("words", "picture", "pair", "change", WRITTEN)
+SETS: tuple[str, ...] = ("words", "picture", "pair", "picture pair", "change", WRITTEN)
 CONTROLS: dict[str, str] = {
     "first pages exchanged": "words",
     "names exchanged": "pair",
     "pictures exchanged": "picture",
+    "places exchanged": "picture pair",
 }
 """Control -> the set it changes."""
 
@@ -92,21 +97,22 @@ def story_tasks(
     """
     if name not in SETS:
         raise ValueError(f"unknown set of stories {name!r}; known: {SETS}")
-    stories = [
-        sample_story(
+    is_given, is_pair = name.startswith("picture"), name.endswith("pair")
+    tasks: list[StoryTask] = []
+    for index in count():
+        if len(tasks) == num:
+            break
+        story = sample_story(
             sample_rng(seed, int(split), index),
             split,
             num_pages=num_pages or _NUM_PAGES.get(name, 4),
-            introduction="picture" if name == "picture" else "both",
-            num_characters=2 if name == "pair" else 1,
+            introduction="picture" if is_given else "both",
+            num_characters=2 if is_pair else 1,
             has_change=name == "change",
         )
-        for index in range(num)
-    ]
-    tasks = [
-        story_task(number, story, is_given=name == "picture")
-        for number, story in enumerate(stories)
-    ]
+        # A given picture must introduce everybody; half of the pairs meet on page 2 only.
+        if not is_given or len(story.pages[0].shown) == len(story.characters):
+            tasks.append(story_task(len(tasks), story, is_given=is_given))
     return [replace(task, is_written=True) for task in tasks] if name == WRITTEN else tasks
 
 

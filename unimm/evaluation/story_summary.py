@@ -18,7 +18,7 @@ from unimm.evaluation.story_sets import CONTROLS, WRITTEN
 from unimm.evaluation.story_written import UNKNOWN
 
 WHENS: tuple[str, ...] = ("introduction", "alone", "together")
-_ONE_CHARACTER = ("words", "picture", WRITTEN, "first pages exchanged", "pictures exchanged")
+_ONE_LOOK = ("words", "picture", WRITTEN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,6 @@ class SetResult:
         stories: the model's pictures, judged.
         references: name -> what all measures say of other pictures, see ``story_references``.
         other: of a control, what its other truth is called.
-        other_tables: of a control, what all measures say against it.
     """
 
     split: Split
@@ -39,7 +38,6 @@ class SetResult:
     stories: Sequence[JudgedStory] = field(repr=False)
     references: Mapping[str, Tables] = field(repr=False)
     other: str = ""
-    other_tables: Tables = field(default_factory=dict, repr=False)
 
     @property
     def key(self) -> str:
@@ -69,8 +67,8 @@ def summarise_stories(results: Sequence[SetResult], *, facts: Mapping[str, Any])
 
     Returns:
         Plain data: ``facts``; ``failed``; tables for people, a row a score: ``headline``
-        (identity), ``controls``, and one for each other group of measures; ``sets``: everything,
-        with all intervals.
+        (identity), ``context`` (with and without), ``controls``, and one for each other group of
+        measures; ``sets``: everything, with all intervals.
 
     Raises:
         ValueError: a reference is missing.
@@ -82,6 +80,7 @@ def summarise_stories(results: Sequence[SetResult], *, facts: Mapping[str, Any])
         "facts": dict(facts),
         "failed": sum(num_failed(result.stories) for result in results),
         "headline": {},
+        "context": {},
         "controls": {},
     }
     for result in results:
@@ -90,6 +89,7 @@ def summarise_stories(results: Sequence[SetResult], *, facts: Mapping[str, Any])
             summary["controls"] |= _control_rows(result, tables)
         else:
             summary["headline"] |= _identity_rows(result, tables)
+            summary["context"] |= _context_rows(result, tables)
         for group in tables:
             if group not in WHENS and result.name not in CONTROLS:
                 rows = summary.setdefault(group.replace(" ", "_"), {})
@@ -113,15 +113,13 @@ def check_references(result: SetResult) -> None:
 
 
 def chance_of(result: SetResult) -> dict[str, float]:
-    """How often a look is right by accident, exactly; empty where looks are not drawn apart.
+    """How often the look of one character is right if it is drawn as in training, exactly.
 
-    A model that sees another story's page 1 shows its look; one that sees none draws a look as it
-    was trained to.
+    Empty where a look changes on the way or two characters differ by design.
     """
-    if result.name not in _ONE_CHARACTER:
+    if result.name not in _ONE_LOOK:
         return {}
-    is_exchanged = result.name in CONTROLS
-    chance = chance_of_agreement(result.split, drawn=None if is_exchanged else Split.TRAIN)
+    chance = chance_of_agreement(result.split, drawn=Split.TRAIN)
     return {name: round(value, 4) for name, value in chance.items()}
 
 
@@ -141,23 +139,41 @@ def _identity_rows(result: SetResult, tables: Tables) -> dict[str, dict[str, Any
     return rows
 
 
+def _context_rows(result: SetResult, tables: Tables) -> dict[str, dict[str, Any]]:
+    """Later looks with context, without, and described, attribute by attribute."""
+    rows: dict[str, dict[str, Any]] = {}
+    without = result.references.get(NO_CONTEXT, {})
+    told = result.references.get(DESCRIBED, {})
+    for name in SCORES:
+        if not ("alone" in tables and "alone" in without and "alone" in told):
+            continue
+        row: dict[str, Any] = {
+            "with context": _told(tables["alone"][name]),
+            NO_CONTEXT: _told(without["alone"][name]),
+            DESCRIBED: _told(told["alone"][name]),
+        }
+        if chance := chance_of(result):
+            row["chance"] = chance[name]
+        rows[f"{result.key} alone, {name}"] = row
+    return rows
+
+
 def _control_rows(result: SetResult, tables: Tables) -> dict[str, dict[str, Any]]:
     """A control's two explanations side by side: what is asked for, and the other one."""
-    rows = {}
-    for when in ("alone", "together"):
-        if when not in tables or when not in result.other_tables:
+    rows: dict[str, dict[str, Any]] = {}
+    explanations = tables.get("explanations", {})
+    for name in SCORES:
+        if (asked := f"{name}, as asked") not in explanations:
             continue
-        for name in SCORES:
-            row: dict[str, Any] = {
-                "as asked": _told(tables[when][name]),
-                "otherwise": _told(result.other_tables[when][name]),
-                "otherwise is": result.other,
-            }
-            row |= _references(result, when, name)
-            if chance := chance_of(result):
-                row["chance"] = chance[name]
-            row |= {"stories": tables[when][name].units, "failed": num_failed(result.stories)}
-            rows[f"{result.key} {when}, {name}"] = row
+        rate = explanations[asked]
+        row: dict[str, Any] = {
+            "as asked": _told(rate),
+            "otherwise": _told(explanations[f"{name}, otherwise"]),
+            "otherwise is": result.other,
+        }
+        row |= _references(result, "explanations", asked)
+        row |= {"stories": rate.units, "judged": rate.total}
+        rows[f"{result.key}, {name}"] = row | {"failed": num_failed(result.stories)}
     return rows
 
 
@@ -190,6 +206,4 @@ def _all_of(result: SetResult, tables: Tables) -> dict[str, Any]:
         "chance": chance_of(result),
     }
     everything |= {name: to_json(result.references[name]) for name in result.needed}
-    if result.other:
-        everything[result.other] = to_json(result.other_tables)
     return everything

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 from unimm.data.world.splits import Split
+from unimm.evaluation.picture_judge import SightingJudge
 from unimm.evaluation.story_config import StoryRunConfig, StorySampling
 from unimm.evaluation.story_drawing import draw_tasks
 from unimm.evaluation.story_judging import judge_stories
 from unimm.evaluation.story_measures import measure_stories
 from unimm.evaluation.story_sets import story_tasks
-from unimm.judges.detector import Detector
 from unimm.pipeline import Pipeline
 
 _SEED_OFFSET = 1_000_003  # settings are chosen on other stories than they are scored on
@@ -17,7 +17,7 @@ _SEED_OFFSET = 1_000_003  # settings are chosen on other stories than they are s
 
 def choose_sampling(
     pipeline: Pipeline,
-    detector: Detector,
+    judge: SightingJudge,
     config: StoryRunConfig,
     *,
     tell: Callable[[str], None],
@@ -37,7 +37,7 @@ def choose_sampling(
         for name in config.sweep_sets:
             tasks = story_tasks(name, Split.VALIDATION, num=config.sweep_stories, seed=seed)
             pictures = draw_tasks(pipeline, tasks, setting, seed=seed, batch_size=config.batch_size)
-            stories = judge_stories(tasks, pictures, detector)
+            stories = judge_stories(tasks, pictures, judge.look)
             for when, rates in measure_stories(stories).items():
                 if when in ("introduction", "alone", "together"):
                     row |= {f"{name} {when} {x}": rates[x].value for x in ("species", "all")}

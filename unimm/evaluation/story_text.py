@@ -4,9 +4,11 @@ No truth is needed, so texts that a model wrote are judged too. The reader of ca
 two things that only stories do: naming a place while going there, and looking at the stars.
 """
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 from unimm.data.world.atoms import Atom
 from unimm.data.world.parse import parse_caption
@@ -27,7 +29,8 @@ _SKY = re.compile(r"\bstars\b")  # of the night sky; the thing is always one sta
 _FIELDS = {"colour": "tint", "headwear": "headwear", "style": "style", "size": "size"}
 
 
-def page_atoms(text: str) -> set[Atom]:
+@functools.lru_cache(maxsize=1 << 16)
+def page_atoms(text: str) -> frozenset[Atom]:
     """What a page's text states about its picture; relations are left out.
 
     Args:
@@ -37,9 +40,22 @@ def page_atoms(text: str) -> set[Atom]:
     atoms = parse_caption(_SKY.sub("", lower))
     atoms = {atom for atom in atoms if atom.kind not in ("background", "relation")}
     now = _NOT_NOW.sub("", lower)
-    return atoms | {
+    return frozenset(atoms) | {
         Atom("background", value=place) for place, word in _PLACE.items() if word.search(now)
     }
+
+
+def is_place_told(story: JudgedStory, page: int) -> bool:
+    """Whether a reader of the story can know where a page is: by text, or by a given picture."""
+    carried = [since for subject, *_, since in _facts(story, page) if subject == "background"]
+    told = carried[0] if carried else page
+    if told < story.first_page:
+        return True
+    return any(atom.kind == "background" for atom in page_atoms(story.page_texts[told]))
+
+
+def _facts(story: JudgedStory, page: int) -> list[list[Any]]:
+    return story.truth["pages"][page]["carried"]
 
 
 def is_shown(atom: Atom, sighting: Sighting) -> bool:

@@ -1,9 +1,10 @@
 """Controls change one thing of a story, and what follows from it."""
 
 import re
+from dataclasses import replace
 
 import pytest
-from sightings import judged
+from sightings import detection, judged
 
 from unimm.data.world.names import pronoun_of
 from unimm.data.world.splits import Split
@@ -13,9 +14,11 @@ from unimm.evaluation.story_controls import (
     described,
     exchange_names,
     exchange_pictures,
+    exchange_places,
 )
 from unimm.evaluation.story_measures import measure_stories
 from unimm.evaluation.story_sets import CONTROLS, story_tasks
+from unimm.judges.sightings import Sighting
 
 
 @pytest.mark.parametrize("name", CONTROLS)
@@ -75,6 +78,24 @@ def test_exchanged_pictures_change_the_look_and_nothing_else() -> None:
         assert (figure.kind, figure.tint, figure.headwear) == tuple(lender[x] for x in LOOKS)
 
 
+def test_exchanged_places_give_each_name_the_other_look() -> None:
+    plain = story_tasks("picture pair", Split.VALIDATION, num=5, seed=3)
+    num_apart = 0
+    for before, task in zip(plain, exchange_places(plain), strict=True):
+        assert before.given is not None and task.given is not None
+        old = [x.figure for x in before.given.placed if x.figure.is_character]
+        new = [x.figure for x in task.given.placed if x.figure.is_character]
+        assert [x.kind for x in new] == [x.kind for x in reversed(old)]
+        assert [x.x for x in task.given.placed] == [x.x for x in before.given.placed]
+        assert task.page_texts == before.page_texts and "left" in task.page_texts[0]
+        rates = measure_stories([replace(judged(task), other_truth=task.other_truth)])
+        if "explanations" in rates:
+            num_apart += 1
+            assert rates["explanations"]["all, as asked"].value == 1.0
+            assert rates["explanations"]["all, otherwise"].value == 0.0
+    assert num_apart >= 2
+
+
 def test_descriptions_say_every_carried_fact() -> None:
     num_facts = 0
     for name in ("words", "pair", "change"):
@@ -91,6 +112,35 @@ def test_descriptions_say_every_carried_fact() -> None:
     assert described(first).read_texts[0] == first.page_texts[0]  # it says everything itself
 
 
+def test_explanations_are_counted_where_they_differ() -> None:
+    (task,) = control_tasks("names exchanged", Split.VALIDATION, num=7, seed=3)[-1:]
+    mia = {"character": 0, "name": "Mia", "species": "fox", "tint": "red", "headwear": "none"}
+    bo = mia | {"character": 1, "name": "Bo", "tint": "blue"}  # a fox, too
+    facts = [["Mia", "species", "fox", 0], ["Bo", "species", "fox", 0]]
+
+    def pages(*shown):
+        return [
+            {"background": "snow", "characters": list(x), "objects": [], "carried": facts}
+            for x in shown
+        ]
+
+    task = replace(
+        task,
+        page_texts=("", "", ""),
+        truth={"characters": [mia, bo], "pages": pages([mia], [mia], [mia, bo])},
+        other_truth={"characters": [mia, bo], "pages": pages([bo], [bo], [bo, mia])},
+    )
+    seen = [Sighting("snow", [detection("fox", tint)]) for tint in ("red", "blue", "red")]
+    told = replace(judged(task, sightings=seen), other_truth=task.other_truth)
+    rates = measure_stories([told])["explanations"]
+    assert {name: (rate.value, rate.total) for name, rate in rates.items()} == {
+        "tint, as asked": (0.5, 2),
+        "tint, otherwise": (0.5, 2),
+        "all, as asked": (0.5, 2),
+        "all, otherwise": (0.5, 2),
+    }
+
+
 def test_what_cannot_be_exchanged_is_refused() -> None:
     with pytest.raises(ValueError, match="2 or more"):
         control_tasks("names exchanged", Split.HELDOUT, num=1, seed=0)
@@ -101,3 +151,5 @@ def test_what_cannot_be_exchanged_is_refused() -> None:
         exchange_pictures(words)
     with pytest.raises(ValueError, match="two"):
         exchange_names(words)
+    with pytest.raises(ValueError, match="two"):
+        exchange_places(words)

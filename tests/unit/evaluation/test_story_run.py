@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from unimm.data.world.render import Renderer
 from unimm.data.world.splits import Split
 from unimm.document import mix_seed
 from unimm.evaluation import story_drawing
-from unimm.evaluation.pictures import render_pictures
+from unimm.evaluation.picture_judge import SightingJudge
+from unimm.evaluation.pictures import describe_pictures, render_pictures
 from unimm.evaluation.story_config import StoryRunConfig, StorySampling
 from unimm.evaluation.story_controls import described, without_context
 from unimm.evaluation.story_drawing import draw_tasks
@@ -34,9 +36,16 @@ def tiny_pipeline() -> Pipeline:
     return tiny(max_seq_len=2048)
 
 
-def blind_detector() -> Detector:
+def blind_judge() -> SightingJudge:
+    """An untrained detector: it sees something, but nothing that is there."""
     torch.manual_seed(0)
-    return Detector(DetectorConfig(image_size=32, channels=(8, 8, 8, 8), hidden=8)).eval()
+    detector = Detector(DetectorConfig(image_size=32, channels=(8, 8, 8, 8), hidden=8)).eval()
+    return SightingJudge(
+        look=partial(describe_pictures, detector),
+        name="blind",
+        fingerprint="0",
+        accuracy={"clean": {"kind": 0.0}},
+    )
 
 
 @pytest.mark.parametrize("name", ["words", "picture"])
@@ -70,9 +79,9 @@ def test_pages_drawn_alone_do_not_know_the_pages_before() -> None:
 
 
 def test_a_model_that_writes_is_given_page_one_only(tmp_path) -> None:
-    pipeline, detector = tiny_pipeline(), blind_detector()
+    pipeline, judge = tiny_pipeline(), blind_judge()
     config = tiny_run(tmp_path, sets=("written",), controls=())
-    summary = score_stories(pipeline, detector, config, tell=lambda _: None)
+    summary = score_stories(pipeline, judge, config, tell=lambda _: None)
     row = summary["headline"]["heldout written alone"]
     assert {"ceiling", "ceiling after the tokenizer", "random image", "chance"} <= set(row)
     assert "heldout written, exists" in summary["text_atoms"] and "pages" not in summary
@@ -108,7 +117,7 @@ def test_a_story_that_does_not_fit_fails_alone(monkeypatch) -> None:
     drawn = draw_tasks(tiny_pipeline(), tasks, PLAIN, seed=0, batch_size=3)
     assert drawn[1] == [None, None]
     assert None not in drawn[0] + drawn[2]
-    stories = judge_stories(tasks, drawn, blind_detector())
+    stories = judge_stories(tasks, drawn, blind_judge().look)
     assert num_failed(stories) == 2
     assert not any(score.background for score in stories[1].scores)
 
@@ -128,17 +137,20 @@ def tiny_run(folder, **changes) -> StoryRunConfig:
 
 def test_a_run_goes_from_requests_to_report_and_goes_on_where_it_broke(tmp_path) -> None:
     config = tiny_run(tmp_path)
-    pipeline, detector = tiny_pipeline(), blind_detector()
-    summary = score_stories(pipeline, detector, config, tell=lambda _: None)
+    pipeline, judge = tiny_pipeline(), blind_judge()
+    summary = score_stories(pipeline, judge, config, tell=lambda _: None)
     json.dumps(summary, allow_nan=False)
     words = summary["sets"]["heldout words"]
     assert {*REFERENCES, NO_CONTEXT, DESCRIBED} <= set(words)
     assert words["scores"]["alone"]["all"]["total"] == 6 and words["chance"]["all"] == 0.0
     row = summary["headline"]["heldout words alone"]
     assert {"all", "chance", "stories", *REFERENCES, NO_CONTEXT, DESCRIBED} <= set(row)
-    row = summary["controls"]["heldout pictures exchanged alone, all"]
-    assert {"as asked", "otherwise", "otherwise is", "chance", *REFERENCES} <= set(row)
+    row = summary["controls"]["heldout pictures exchanged, all"]
+    assert {"as asked", "otherwise", "otherwise is", *REFERENCES} <= set(row)
+    row = summary["context"]["heldout words alone, tint"]
+    assert {"with context", NO_CONTEXT, DESCRIBED, "chance"} == set(row)
     assert summary["failed"] == 0
+    assert summary["facts"]["judge"]["accuracy"] == {"clean": {"kind": 0.0}}
     lines = (tmp_path / "results.jsonl").read_text().splitlines()
     requests = (tmp_path / "requests.jsonl").read_text().splitlines()
     assert len(lines) == len(requests) == 2 * (2 * 3 + 2)
@@ -151,30 +163,30 @@ def test_a_run_goes_from_requests_to_report_and_goes_on_where_it_broke(tmp_path)
     before = drawn[5].read_bytes()
     drawn[5].unlink()
     times = {path: path.stat().st_mtime_ns for path in drawn if path.parent != drawn[5].parent}
-    again = score_stories(pipeline, detector, config, tell=lambda _: None)
+    again = score_stories(pipeline, judge, config, tell=lambda _: None)
     assert again == summary and drawn[5].read_bytes() == before
     assert times == {path: path.stat().st_mtime_ns for path in times}
 
 
 def test_other_settings_and_other_models_are_refused_in_the_same_folder(tmp_path) -> None:
     small = dict(sets=("words",), controls=())
-    pipeline, detector = tiny_pipeline(), blind_detector()
-    score_stories(pipeline, detector, tiny_run(tmp_path, **small), tell=lambda _: None)
+    pipeline, judge = tiny_pipeline(), blind_judge()
+    score_stories(pipeline, judge, tiny_run(tmp_path, **small), tell=lambda _: None)
     with pytest.raises(ValueError, match="another output folder"):
-        score_stories(pipeline, detector, tiny_run(tmp_path, **small, seed=1), tell=lambda _: None)
+        score_stories(pipeline, judge, tiny_run(tmp_path, **small, seed=1), tell=lambda _: None)
     cold = StorySampling(first_page=SamplingConfig(temperature=0.0), later_pages=SamplingConfig())
     with pytest.raises(ValueError, match="generator"):
         score_stories(
-            pipeline, detector, tiny_run(tmp_path, **small, sampling=cold), tell=lambda _: None
+            pipeline, judge, tiny_run(tmp_path, **small, sampling=cold), tell=lambda _: None
         )
 
 
 def test_damaged_pictures_are_counted_and_shown(tmp_path) -> None:
     config = tiny_run(tmp_path, sets=("words",), controls=())
-    pipeline, detector = tiny_pipeline(), blind_detector()
-    score_stories(pipeline, detector, config, tell=lambda _: None)
+    pipeline, judge = tiny_pipeline(), blind_judge()
+    score_stories(pipeline, judge, config, tell=lambda _: None)
     (tmp_path / "samples/00001/samples/00002.png").write_bytes(b"no picture")
-    summary = score_stories(pipeline, detector, config, tell=lambda _: None)
+    summary = score_stories(pipeline, judge, config, tell=lambda _: None)
     assert summary["failed"] == 1
     assert summary["headline"]["heldout words alone"]["failed"] == 1
     assert "1 pictures failed" in (tmp_path / "report.html").read_text()
@@ -191,7 +203,7 @@ def test_the_best_setting_of_a_sweep_is_used(tmp_path) -> None:
         sweep_sets=("words",),
     )
     lines: list[str] = []
-    summary = score_stories(tiny_pipeline(), blind_detector(), config, tell=lines.append)
+    summary = score_stories(tiny_pipeline(), blind_judge(), config, tell=lines.append)
     assert set(summary["sweep"]) == {"default", "cold"}
     best = max(summary["sweep"], key=lambda name: summary["sweep"][name]["later all"])
     assert summary["facts"]["generator"]["sampling"]["name"] == best
@@ -201,7 +213,7 @@ def test_the_best_setting_of_a_sweep_is_used(tmp_path) -> None:
 def test_without_baselines_there_is_no_summary() -> None:
     tasks = story_tasks("words", Split.VALIDATION, num=2, seed=1, num_pages=2)
     nothing: list[Pictures] = [[None, None], [None, None]]
-    stories = judge_stories(tasks, nothing, blind_detector())
+    stories = judge_stories(tasks, nothing, blind_judge().look)
     tables = dict.fromkeys((*REFERENCES, DESCRIBED), measure_stories(stories))
     result = SetResult(split=Split.VALIDATION, name="words", stories=stories, references=tables)
     with pytest.raises(ValueError, match=NO_CONTEXT):
@@ -210,7 +222,7 @@ def test_without_baselines_there_is_no_summary() -> None:
 
 def test_failures_come_first_in_the_grid() -> None:
     tasks = story_tasks("pair", Split.VALIDATION, num=2, seed=1)
-    stories = judge_stories(tasks, [[None] * 4, [None] * 4], blind_detector())
+    stories = judge_stories(tasks, [[None] * 4, [None] * 4], blind_judge().look)
     verdicts = {score.page: score for score in stories[0].scores}
     bright, missing = np.full((8, 8, 3), 255, np.uint8), None
     fine = [GridPage(pixels=bright, text="fine", score=None)] * 2

@@ -12,21 +12,19 @@ from unimm.data.world.render import Renderer
 from unimm.data.world.scene import Scene
 from unimm.data.world.splits import Split
 from unimm.evaluation.nearest_scenes import training_scenes
+from unimm.evaluation.picture_judge import SightingJudge, detector_judge
 from unimm.evaluation.story_judging import judge_stories, render_stories
 from unimm.evaluation.story_measures import measure_stories
 from unimm.evaluation.story_references import NearestPages, exchange_pages, random_image_tables
 from unimm.evaluation.story_sets import StoryTask, story_tasks
 from unimm.judges.corruptions import add_noise, blur
-from unimm.judges.detector import Detector
-from unimm.judges.folder import load_detector
 
-DETECTOR = "unimm/assets/models/detector"
 NUM = 8
 
 
 @cache
-def detector() -> Detector:
-    return load_detector(DETECTOR)
+def judge() -> SightingJudge:
+    return detector_judge("unimm/assets/models/detector")
 
 
 @cache
@@ -37,7 +35,7 @@ def tasks_of(name: str, split: Split = Split.VALIDATION) -> tuple[StoryTask, ...
 def tell(tasks, scenes=None, view=None):
     scenes = scenes or [task.scenes for task in tasks]
     pictures = render_stories(scenes, Renderer(), size=128, view=view)
-    return judge_stories(tasks, pictures, detector())
+    return judge_stories(tasks, pictures, judge().look)
 
 
 @cache
