@@ -57,8 +57,8 @@ class ParserConfig:
     most_wrong: float = 0.1
     most_residual: float = 0.02
     max_figures: int = 9
-    num_looks: int = 16
-    num_finalists: int = 4
+    num_looks: int = 10
+    num_finalists: int = 3
 
 
 class Parsing(NamedTuple):
@@ -125,14 +125,18 @@ class Parser:
             picture, point = picture[keep], point[keep]
             if not len(picture):
                 break
-            taken = self._explain(picture, point, views, NEAR, self.config.most_wrong)
+            near = self._explain(picture, point, views, NEAR)
+            taken = _unrivalled(*near, self.config.most_wrong)
             is_stuck = is_open.clone()
             is_stuck[taken.picture] = False
             retry = is_stuck[picture]
-            if retry.any():  # hidden feet, or what is no figure
-                most_wrong = _DOUBTFUL * self.config.most_wrong
-                late = self._explain(picture[retry], point[retry], views, WIDE, most_wrong)
-                taken = Candidates.join([taken, late])
+            if retry.any():  # feet are hidden, or it is no figure: one at a time
+                wide = self._explain(picture[retry], point[retry], views, WIDE)
+                late = [(x[is_stuck[x.picture]], is_stuck[x.picture], y) for x, y in (near, wide)]
+                both = Candidates.join([x for x, _, _ in late])
+                scores = Fit.join([y[rows] for _, rows, y in late])
+                best = _unrivalled(both, scores, _DOUBTFUL * self.config.most_wrong, most=1)
+                taken = Candidates.join([taken, best])
             is_open = torch.zeros_like(is_open)
             is_open[taken.picture] = True
             self._take_off(taken, views)
@@ -146,10 +150,10 @@ class Parser:
         """The backdrop that most pixels agree with; ``(B,)`` int64."""
         every = self._all_backdrops(pictures.shape[-1])
         small, smaller = avg_pool2d(pictures, 4), avg_pool2d(every, 4)
-        rough = torch.stack([_agreement(small, one[None], 0.03) for one in smaller], 1)
-        few = rough.topk(4, dim=1).indices  # (B, 4)
-        exact = torch.stack([_agreement(pictures, every[k], 0.012) for k in few.T], 1)
-        return few.gather(1, exact.argmax(1, keepdim=True))[:, 0]
+        rough = torch.stack([_difference(small, one[None]) for one in smaller], 1)
+        few = rough.topk(4, dim=1, largest=False).indices  # (B, 4)
+        exact = torch.stack([_difference(pictures, every[k]) for k in few.T], 1)
+        return few.gather(1, exact.argmin(1, keepdim=True))[:, 0]
 
     def _all_backdrops(self, size: int) -> Tensor:
         if size not in self._backdrops:
@@ -157,20 +161,19 @@ class Parser:
         return self._backdrops[size]
 
     def _explain(
-        self, picture: Tensor, point: Tensor, views: Views, grid: Grid, most_wrong: float
-    ) -> Candidates:
-        """The figures that stand at anchors, as far as they explain what they cover."""
+        self, picture: Tensor, point: Tensor, views: Views, grid: Grid
+    ) -> tuple[Candidates, Fit]:
+        """The figure that explains most at each anchor, and how well it does."""
         num, last = self.config.num_looks, self.config.num_finalists
         all_of = propose(picture, point, views, self._templates, grid=grid, num_looks=num)
         rough, scores = self._fit_rough(all_of, views)
         best = scores.score.view(-1, num).topk(last, dim=1).indices
         best = (best + num * torch.arange(len(best), device=best.device)[:, None]).flatten()
-        finalists, _ = self._fit(rough[best], views, num_steps=4, reach=_REACH[1])
-        finalists, scores = self._fit(finalists, views, num_steps=5, reach=_REACH[2])
+        finalists, _ = self._fit(rough[best], views, num_steps=3, reach=_REACH[1])
+        finalists, scores = self._fit(finalists, views, num_steps=4, reach=_REACH[2])
         first = scores.score.view(-1, last).argmax(1)
         first = first + last * torch.arange(len(first), device=first.device)
-        scores = Fit(*(x[first] for x in vars(scores).values()))
-        return _unrivalled(finalists[first], scores, most_wrong)
+        return finalists[first], scores[first]
 
     def _fit_rough(self, candidates: Candidates, views: Views) -> tuple[Candidates, Fit]:
         """Fit large figures at half size: it is faster, and they are found from farther away."""
@@ -180,7 +183,7 @@ class Parser:
         table = place.new_zeros(len(place), 3)
         for rows, factor, seen in ((is_large, 0.5, half), (~is_large, 1.0, views)):
             moved, scores = self._fit(
-                _scaled(candidates[rows], factor), seen, num_steps=5, reach=_REACH[0]
+                _scaled(candidates[rows], factor), seen, num_steps=4, reach=_REACH[0]
             )
             place[rows] = _scaled(moved, 1 / factor).place
             table[rows] = torch.stack(list(vars(scores).values()), 1)
@@ -251,9 +254,9 @@ class Parser:
         ]
 
 
-def _agreement(pictures: Tensor, ground: Tensor, tolerance: float) -> Tensor:
-    """Share of pixels that a backdrop explains; ``(B,)``."""
-    return ((pictures - ground).abs().amax(1) <= tolerance).float().mean((1, 2))
+def _difference(pictures: Tensor, ground: Tensor) -> Tensor:
+    """Mean difference to a backdrop, bounded so that figures count little; ``(B,)``."""
+    return (pictures - ground).abs().amax(1).clamp(max=0.1).mean((1, 2))
 
 
 def _scaled(candidates: Candidates, factor: float) -> Candidates:
@@ -262,18 +265,22 @@ def _scaled(candidates: Candidates, factor: float) -> Candidates:
     return Candidates(candidates.picture, candidates.look, candidates.place * scale)
 
 
-def _unrivalled(found: Candidates, scores: Fit, most_wrong: float) -> Candidates:
-    """Those that explain what they cover and do not stand where a better one of them stands."""
-    order = scores.wrong.argsort().tolist()
+def _unrivalled(found: Candidates, scores: Fit, most_wrong: float, most: int = 9) -> Candidates:
+    """Those that explain what they cover and do not stand where a better one of them stands.
+
+    Args:
+        found: candidates.
+        scores: of them.
+        most_wrong: share of a figure that may be unexplained.
+        most: how many a picture, the best first.
+    """
     picture, place = found.picture.tolist(), found.place.tolist()
-    wrong = scores.wrong.tolist()
-    seen = scores.seen.tolist()
+    is_good = ((scores.wrong <= most_wrong) & (scores.seen >= _LEAST_SEEN)).tolist()
     kept: list[int] = []
-    for k in order:
-        if wrong[k] > most_wrong or seen[k] < _LEAST_SEEN:
-            continue
+    for k in scores.wrong.argsort().tolist():
         rivals = [j for j in kept if picture[j] == picture[k]]
-        if all(_apart(place[j], place[k]) for j in rivals):
+        is_free = len(rivals) < most and all(_apart(place[j], place[k]) for j in rivals)
+        if is_good[k] and is_free:
             kept.append(k)
     return found[torch.tensor(kept, dtype=torch.long, device=found.picture.device)]
 
