@@ -20,6 +20,7 @@ from unimm.data.world.art import UNIT
 from unimm.data.world.atlas import Atlas
 from unimm.data.world.render import Renderer, backdrops
 from unimm.data.world.scene import STYLES
+from unimm.judges.parser_backdrop import pick_backdrop
 from unimm.judges.parser_fit import Candidates, Fit, Views, fit, sprite_windows
 from unimm.judges.parser_scene import Found, redraw, sighting_of
 from unimm.judges.parser_search import NEAR, WIDE, Grid, find_anchors, propose
@@ -93,7 +94,6 @@ class Parser:
         self._atlas = Atlas(self.device)
         self._renderer = Renderer(device=device)
         self._templates = Templates(all_looks(self.config.styles), self._atlas)
-        self._backdrops: dict[int, Tensor] = {}
 
     @torch.no_grad()
     def parse(self, pixels: Tensor, *, batch_size: int = 64) -> list[Parsing]:
@@ -114,8 +114,9 @@ class Parser:
         ]
 
     def _parse(self, pictures: Tensor) -> list[Parsing]:
-        backdrop = self._pick_backdrop(pictures)  # (B,)
-        ground = self._all_backdrops(pictures.shape[-1])[backdrop]
+        every = self._backdrops(pictures.shape[-1])
+        backdrop = pick_backdrop(pictures, every)  # (B,)
+        ground = every[backdrop]
         views = Views(pictures.clone(), ground, torch.ones_like(pictures[:, :1]))
         found: list[list[Found]] = [[] for _ in pictures]
         is_open = torch.ones(len(pictures), dtype=torch.bool, device=self.device)
@@ -146,19 +147,9 @@ class Parser:
                 found[b].append(Found(self._templates.figures[look], *place))
         return self._answer(pictures, backdrop, found)
 
-    def _pick_backdrop(self, pictures: Tensor) -> Tensor:
-        """The backdrop that most pixels agree with; ``(B,)`` int64."""
-        every = self._all_backdrops(pictures.shape[-1])
-        small, smaller = avg_pool2d(pictures, 4), avg_pool2d(every, 4)
-        rough = torch.stack([_difference(small, one[None]) for one in smaller], 1)
-        few = rough.topk(4, dim=1, largest=False).indices  # (B, 4)
-        exact = torch.stack([_difference(pictures, every[k]) for k in few.T], 1)
-        return few.gather(1, exact.argmin(1, keepdim=True))[:, 0]
-
-    def _all_backdrops(self, size: int) -> Tensor:
-        if size not in self._backdrops:
-            self._backdrops[size] = backdrops(size).to(self.device).float() / 255
-        return self._backdrops[size]
+    def _backdrops(self, size: int) -> Tensor:
+        """All backdrops, ``(96, 3, size, size)`` in 0..1."""
+        return backdrops(size).to(self.device).float() / 255
 
     def _explain(
         self, picture: Tensor, point: Tensor, views: Views, grid: Grid
@@ -252,11 +243,6 @@ class Parser:
             )
             for b in range(len(pictures))
         ]
-
-
-def _difference(pictures: Tensor, ground: Tensor) -> Tensor:
-    """Mean difference to a backdrop, bounded so that figures count little; ``(B,)``."""
-    return (pictures - ground).abs().amax(1).clamp(max=0.1).mean((1, 2))
 
 
 def _scaled(candidates: Candidates, factor: float) -> Candidates:
