@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Generator, Tensor
 
-from unimm.data.world.render import Renderer
+from unimm.data.world.render import Render, Renderer
 from unimm.data.world.scene import SPECIES, Scene
 from unimm.evaluation.matching import Box, match_boxes
 from unimm.judges.corruptions import Corruption, add_noise, blur, shrink
@@ -151,21 +151,31 @@ def calibrate(
     for start in range(0, len(scenes), batch_size):
         chunk = scenes[start : start + batch_size]
         render = renderer.render(chunk, size=size)
-        assert render.boxes is not None and render.visibility is not None
         pixels = render.rgb.float() / 127.5 - 1
         sightings = detector.describe(pixels if view.apply is None else view.apply(pixels))
-        boxes, visibility = (render.boxes / size).tolist(), render.visibility.tolist()
-        for b, scene in enumerate(chunk):
-            truth = [
-                TrueFigure(
-                    words={name: getattr(placed.figure, name) for name in ATTRIBUTES},
-                    box=tuple(boxes[b][k]),
-                    visibility=visibility[b][k],
-                )
-                for k, placed in enumerate(scene.placed)
-            ]
-            counts.add(truth, scene.background, sightings[b])
+        for scene, truth, sighting in zip(
+            chunk, true_figures(chunk, render), sightings, strict=True
+        ):
+            counts.add(truth, scene.background, sighting)
     return counts
+
+
+def true_figures(scenes: Sequence[Scene], render: Render) -> list[list[TrueFigure]]:
+    """The figures of rendered scenes, as a judge should find them."""
+    assert render.boxes is not None and render.visibility is not None
+    boxes = (render.boxes / render.rgb.shape[-1]).tolist()
+    visibility = render.visibility.tolist()
+    return [
+        [
+            TrueFigure(
+                words={name: getattr(placed.figure, name) for name in ATTRIBUTES},
+                box=tuple(boxes[b][k]),
+                visibility=visibility[b][k],
+            )
+            for k, placed in enumerate(scene.placed)
+        ]
+        for b, scene in enumerate(scenes)
+    ]
 
 
 def named_views(

@@ -20,6 +20,7 @@ from unimm.data.world.art import UNIT
 from unimm.data.world.atlas import Atlas
 from unimm.data.world.render import Renderer, backdrops
 from unimm.data.world.scene import STYLES
+from unimm.judges.parser_backdrop import pick_backdrop
 from unimm.judges.parser_fit import Candidates, Fit, Views, fit, sprite_windows
 from unimm.judges.parser_scene import Found, redraw, sighting_of
 from unimm.judges.parser_search import NEAR, WIDE, Grid, find_anchors, propose
@@ -57,8 +58,8 @@ class ParserConfig:
     most_wrong: float = 0.1
     most_residual: float = 0.02
     max_figures: int = 9
-    num_looks: int = 16
-    num_finalists: int = 4
+    num_looks: int = 10
+    num_finalists: int = 3
 
 
 class Parsing(NamedTuple):
@@ -93,7 +94,6 @@ class Parser:
         self._atlas = Atlas(self.device)
         self._renderer = Renderer(device=device)
         self._templates = Templates(all_looks(self.config.styles), self._atlas)
-        self._backdrops: dict[int, Tensor] = {}
 
     @torch.no_grad()
     def parse(self, pixels: Tensor, *, batch_size: int = 64) -> list[Parsing]:
@@ -114,8 +114,9 @@ class Parser:
         ]
 
     def _parse(self, pictures: Tensor) -> list[Parsing]:
-        backdrop = self._pick_backdrop(pictures)  # (B,)
-        ground = self._all_backdrops(pictures.shape[-1])[backdrop]
+        every = self._backdrops(pictures.shape[-1])
+        backdrop = pick_backdrop(pictures, every)  # (B,)
+        ground = every[backdrop]
         views = Views(pictures.clone(), ground, torch.ones_like(pictures[:, :1]))
         found: list[list[Found]] = [[] for _ in pictures]
         is_open = torch.ones(len(pictures), dtype=torch.bool, device=self.device)
@@ -125,14 +126,18 @@ class Parser:
             picture, point = picture[keep], point[keep]
             if not len(picture):
                 break
-            taken = self._explain(picture, point, views, NEAR, self.config.most_wrong)
+            near = self._explain(picture, point, views, NEAR)
+            taken = _unrivalled(*near, self.config.most_wrong)
             is_stuck = is_open.clone()
             is_stuck[taken.picture] = False
             retry = is_stuck[picture]
-            if retry.any():  # hidden feet, or what is no figure
-                most_wrong = _DOUBTFUL * self.config.most_wrong
-                late = self._explain(picture[retry], point[retry], views, WIDE, most_wrong)
-                taken = Candidates.join([taken, late])
+            if retry.any():  # feet are hidden, or it is no figure: one at a time
+                wide = self._explain(picture[retry], point[retry], views, WIDE)
+                late = [(x[is_stuck[x.picture]], is_stuck[x.picture], y) for x, y in (near, wide)]
+                both = Candidates.join([x for x, _, _ in late])
+                scores = Fit.join([y[rows] for _, rows, y in late])
+                best = _unrivalled(both, scores, _DOUBTFUL * self.config.most_wrong, most=1)
+                taken = Candidates.join([taken, best])
             is_open = torch.zeros_like(is_open)
             is_open[taken.picture] = True
             self._take_off(taken, views)
@@ -142,35 +147,24 @@ class Parser:
                 found[b].append(Found(self._templates.figures[look], *place))
         return self._answer(pictures, backdrop, found)
 
-    def _pick_backdrop(self, pictures: Tensor) -> Tensor:
-        """The backdrop that most pixels agree with; ``(B,)`` int64."""
-        every = self._all_backdrops(pictures.shape[-1])
-        small, smaller = avg_pool2d(pictures, 4), avg_pool2d(every, 4)
-        rough = torch.stack([_agreement(small, one[None], 0.03) for one in smaller], 1)
-        few = rough.topk(4, dim=1).indices  # (B, 4)
-        exact = torch.stack([_agreement(pictures, every[k], 0.012) for k in few.T], 1)
-        return few.gather(1, exact.argmax(1, keepdim=True))[:, 0]
-
-    def _all_backdrops(self, size: int) -> Tensor:
-        if size not in self._backdrops:
-            self._backdrops[size] = backdrops(size).to(self.device).float() / 255
-        return self._backdrops[size]
+    def _backdrops(self, size: int) -> Tensor:
+        """All backdrops, ``(96, 3, size, size)`` in 0..1."""
+        return backdrops(size).to(self.device).float() / 255
 
     def _explain(
-        self, picture: Tensor, point: Tensor, views: Views, grid: Grid, most_wrong: float
-    ) -> Candidates:
-        """The figures that stand at anchors, as far as they explain what they cover."""
+        self, picture: Tensor, point: Tensor, views: Views, grid: Grid
+    ) -> tuple[Candidates, Fit]:
+        """The figure that explains most at each anchor, and how well it does."""
         num, last = self.config.num_looks, self.config.num_finalists
         all_of = propose(picture, point, views, self._templates, grid=grid, num_looks=num)
         rough, scores = self._fit_rough(all_of, views)
         best = scores.score.view(-1, num).topk(last, dim=1).indices
         best = (best + num * torch.arange(len(best), device=best.device)[:, None]).flatten()
-        finalists, _ = self._fit(rough[best], views, num_steps=4, reach=_REACH[1])
-        finalists, scores = self._fit(finalists, views, num_steps=5, reach=_REACH[2])
+        finalists, _ = self._fit(rough[best], views, num_steps=3, reach=_REACH[1])
+        finalists, scores = self._fit(finalists, views, num_steps=4, reach=_REACH[2])
         first = scores.score.view(-1, last).argmax(1)
         first = first + last * torch.arange(len(first), device=first.device)
-        scores = Fit(*(x[first] for x in vars(scores).values()))
-        return _unrivalled(finalists[first], scores, most_wrong)
+        return finalists[first], scores[first]
 
     def _fit_rough(self, candidates: Candidates, views: Views) -> tuple[Candidates, Fit]:
         """Fit large figures at half size: it is faster, and they are found from farther away."""
@@ -180,7 +174,7 @@ class Parser:
         table = place.new_zeros(len(place), 3)
         for rows, factor, seen in ((is_large, 0.5, half), (~is_large, 1.0, views)):
             moved, scores = self._fit(
-                _scaled(candidates[rows], factor), seen, num_steps=5, reach=_REACH[0]
+                _scaled(candidates[rows], factor), seen, num_steps=4, reach=_REACH[0]
             )
             place[rows] = _scaled(moved, 1 / factor).place
             table[rows] = torch.stack(list(vars(scores).values()), 1)
@@ -251,29 +245,28 @@ class Parser:
         ]
 
 
-def _agreement(pictures: Tensor, ground: Tensor, tolerance: float) -> Tensor:
-    """Share of pixels that a backdrop explains; ``(B,)``."""
-    return ((pictures - ground).abs().amax(1) <= tolerance).float().mean((1, 2))
-
-
 def _scaled(candidates: Candidates, factor: float) -> Candidates:
     """The same places in pictures of another size."""
     scale = candidates.place.new_tensor([factor, factor, factor, 1])
     return Candidates(candidates.picture, candidates.look, candidates.place * scale)
 
 
-def _unrivalled(found: Candidates, scores: Fit, most_wrong: float) -> Candidates:
-    """Those that explain what they cover and do not stand where a better one of them stands."""
-    order = scores.wrong.argsort().tolist()
+def _unrivalled(found: Candidates, scores: Fit, most_wrong: float, most: int = 9) -> Candidates:
+    """Those that explain what they cover and do not stand where a better one of them stands.
+
+    Args:
+        found: candidates.
+        scores: of them.
+        most_wrong: share of a figure that may be unexplained.
+        most: how many a picture, the best first.
+    """
     picture, place = found.picture.tolist(), found.place.tolist()
-    wrong = scores.wrong.tolist()
-    seen = scores.seen.tolist()
+    is_good = ((scores.wrong <= most_wrong) & (scores.seen >= _LEAST_SEEN)).tolist()
     kept: list[int] = []
-    for k in order:
-        if wrong[k] > most_wrong or seen[k] < _LEAST_SEEN:
-            continue
+    for k in scores.wrong.argsort().tolist():
         rivals = [j for j in kept if picture[j] == picture[k]]
-        if all(_apart(place[j], place[k]) for j in rivals):
+        is_free = len(rivals) < most and all(_apart(place[j], place[k]) for j in rivals)
+        if is_good[k] and is_free:
             kept.append(k)
     return found[torch.tensor(kept, dtype=torch.long, device=found.picture.device)]
 

@@ -15,7 +15,8 @@ from unimm.data.world.atlas import NUM_LEVELS, Atlas
 from unimm.data.world.windows import cut_sprites
 from unimm.judges.parser_templates import OUTLINE, PENALTY
 
-_SPILL = 2.0  # pixels around a sprite's canvas that a window covers
+_SPILL = 2.0  # pixels around a sprite that a window covers
+_TOP, _BOTTOM = 0, 160  # rows of the canvas that figures can fill; they are less wide than that
 _DAMPING = 1e-2
 _LONGEST = 0.06  # step, in units of the figure's size
 _MEMORY = 1 << 25  # numbers in one batch of windows
@@ -81,6 +82,17 @@ class Fit:
     wrong: Tensor
     seen: Tensor
 
+    def __getitem__(self, rows: Tensor) -> "Fit":
+        """Some of them: an index or a mask."""
+        return Fit(self.score[rows], self.wrong[rows], self.seen[rows])
+
+    @staticmethod
+    def join(parts: list["Fit"]) -> "Fit":
+        """One after another."""
+        return Fit(
+            *(torch.cat(list(x)) for x in zip(*(vars(p).values() for p in parts), strict=True))
+        )
+
 
 def sprite_windows(
     place: Tensor, slots: Tensor, atlas: Atlas, size: int
@@ -97,18 +109,18 @@ def sprite_windows(
         Groups of ``rows (f,)``, ``corner (f, 2)`` left and top, ``cut (f, 4, W, W)`` in 0..1.
     """
     ratio = place[:, 2]
-    reach = ratio * CANVAS + 2 * _SPILL
     level = (-ratio.log2()).round().clamp(0, NUM_LEVELS - 1).long()
-    quantum = max(8, size // 4)
-    side = ((reach / quantum).ceil() * quantum).clamp(max=size).long()
+    quantum = max(8, size // 8)
+    side = ((ratio * (_BOTTOM - _TOP) + 2 * _SPILL) / quantum).ceil() * quantum
+    side = side.clamp(max=size).long()
     groups = []
     for key in torch.unique(side * NUM_LEVELS + level).tolist():
         wide, mip = divmod(key, NUM_LEVELS)
         every = ((side == wide) & (level == mip)).nonzero()[:, 0]
         for rows in every.split(max(1, _MEMORY // (wide * wide * 16))):
             part = place[rows]
-            top = part[:, 1] - FOOT * part[:, 2] - _SPILL
-            left = part[:, 0] - CANVAS / 2 * part[:, 2] - _SPILL
+            top = part[:, 1] + (_TOP - FOOT) * part[:, 2] - _SPILL
+            left = part[:, 0] - (_BOTTOM - _TOP) / 2 * part[:, 2] - _SPILL
             corner = torch.stack([left, top], 1).floor().clamp(0, size - wide)
             scale = torch.stack([part[:, 2] * part[:, 3], part[:, 2]], 1)
             slope = 2 / (CANVAS * scale)
@@ -157,7 +169,7 @@ def fit(
     place, best = candidates.place.clone(), candidates.place.clone()
     table = torch.full((len(place), 3), -torch.inf, device=place.device)
     move = torch.zeros_like(place[:, :3])
-    for _ in range(num_steps + 1):
+    for turn in range(num_steps + 1):
         for rows, corner, cut in sprite_windows(place, slots, atlas, views.under.shape[-1]):
             side = cut.shape[-1]
             under, ground, weight = (
@@ -167,9 +179,9 @@ def fit(
             rest = under - cut[:, :3] - (1 - cut[:, 3:]) * ground
             scores = _measure(rest, under - ground, weight, cut[:, 3:], tolerance, reach)
             is_better = (scores[:, 0] > table[rows, 0])[:, None]
-            step = _step(cut, ground, rest, weight, corner, place[rows], reach)
-            # Where it went too far, half of the way is tried.
-            move[rows] = torch.where(is_better, step, move[rows] / 2)
+            if turn < num_steps:  # where it went too far, half of the way is tried
+                step = _step(cut, ground, rest, weight, corner, place[rows], reach)
+                move[rows] = torch.where(is_better, step, move[rows] / 2)
             table[rows] = torch.where(is_better, scores, table[rows])
             best[rows] = torch.where(is_better, place[rows], best[rows])
         place = best.clone()
@@ -211,16 +223,22 @@ def _step(
     reach: float,
 ) -> Tensor:
     """One damped Gauss-Newton step of x, y and the logarithm of the size; ``(f, 3)``."""
-    slope_x, slope_y = torch.zeros_like(cut), torch.zeros_like(cut)
-    slope_x[..., 1:-1] = (cut[..., 2:] - cut[..., :-2]) / 2
-    slope_y[..., 1:-1, :] = (cut[..., 2:, :] - cut[..., :-2, :]) / 2
-    along = torch.arange(cut.shape[-1], device=cut.device) + 0.5
+    side = cut.shape[-1]
+    aside, down = cut.new_zeros(2, len(cut), 3, side, side)
+    for slope, ahead, behind in (
+        (aside[..., 1:-1], cut[..., 2:], cut[..., :-2]),
+        (down[..., 1:-1, :], cut[..., 2:, :], cut[..., :-2, :]),
+    ):
+        slope.copy_((ahead[:, :3] - behind[:, :3]) / 2)
+    aside[..., 1:-1] -= (cut[:, 3:, :, 2:] - cut[:, 3:, :, :-2]) / 2 * ground[..., 1:-1]
+    down[..., 1:-1, :] -= (cut[:, 3:, 2:] - cut[:, 3:, :-2]) / 2 * ground[..., 1:-1, :]
+    along = torch.arange(side, device=cut.device) + 0.5
     x = (corner[:, :1] + along - place[:, :1])[:, None, None, :]
     y = (corner[:, 1:] + along - place[:, 1:2])[:, None, :, None]
-    moves = torch.stack([-slope_x, -slope_y, -(x * slope_x + y * slope_y)], 1)  # (f, 3, 4, W, W)
-    jacobian = (moves[:, :, :3] - moves[:, :, 3:] * ground[:, None]).flatten(2)  # (f, 3, 3 W W)
+    slopes = [aside, down, x * aside + y * down]
+    jacobian = -torch.stack([slope.flatten(1) for slope in slopes], 1)  # (f, 3, 3 W W)
     trust = weight / (1 + rest.square().sum(1, keepdim=True) / reach**2).square()
-    weighted = (jacobian.unflatten(2, (3, -1)) * trust.flatten(2)[:, None]).flatten(2)
+    weighted = jacobian * trust.expand(-1, 3, -1, -1).flatten(1)[:, None]
     normal = weighted @ jacobian.transpose(1, 2)  # (f, 3, 3)
     target = (weighted @ rest.flatten(1)[..., None])[..., 0]
     damping = _DAMPING * normal.diagonal(dim1=1, dim2=2) + 1e-6
