@@ -28,7 +28,8 @@ class ImageTokens:
     """A picture, or a stack of equally large ones, as the image tokenizer gives it.
 
     Attributes:
-        codes: single-scale codes ``(..., h, w)`` int64; what contexts are made of.
+        codes: single-scale codes ``(..., h, w)`` int64; what contexts are made of. Beside
+            ``scale_codes`` they are found from the sum of these.
         scale_codes: one ``(..., h_k, w_k)`` int64 a scale, coarse to fine; empty without a pyramid.
         latents: ``(..., C, h, w)`` float, what the code lookup sees.
     """
@@ -36,6 +37,11 @@ class ImageTokens:
     codes: Tensor | None = None
     scale_codes: tuple[Tensor, ...] = ()
     latents: Tensor | None = None
+
+    @property
+    def has_codes(self) -> bool:
+        """Whether there are codes of any kind."""
+        return self.codes is not None or bool(self.scale_codes)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "ImageTokens":
         """Apply ``function`` to every tensor."""
