@@ -136,14 +136,17 @@ def encode_image(pipeline: Pipeline, image: Image.Image | str | Path | Tensor) -
         image: a picture, the path of one, or a tensor ``(3, H, W)``, uint8 or float in [-1, 1].
 
     Returns:
-        ``codes (h, w)`` and ``latents (C, h, w)`` on the CPU.
+        ``codes (h, w)`` and ``latents (C, h, w)`` on the CPU, in the code layout of the model's
+        first objective.
 
     Raises:
         ValueError: if the file is missing or no picture, or the tensor has another form.
     """
     square = _square(_to_picture(image), pipeline.image_size)
     pixels = torch.as_tensor(np.array(square)).permute(2, 0, 1)  # (3, H, W) uint8
-    tokens = pipeline.image_tokenizer.encode((pixels / 127.5 - 1).to(pipeline.device))
+    tokens = pipeline.image_tokenizer.encode(
+        (pixels / 127.5 - 1).to(pipeline.device), pipeline.model.config.objectives[0].schedule
+    )
     return tokens.map(Tensor.cpu)
 
 

@@ -212,6 +212,17 @@ class ImageTokenizer(nn.Module):
         return self._pyramid().sums(scale_codes, scales, self.codebooks[0])
 
     @torch.no_grad()
+    def add_scale(
+        self, total: Tensor, codes: Tensor, scale: int, scales: tuple[int, ...]
+    ) -> Tensor:
+        """Add the codes ``(B, n, n)`` of one scale to the sum ``(B, C, h, h)`` of the coarser."""
+        return total + self._pyramid().grow(self.codebooks[0].embed(codes), scale, scales)
+
+    def shrink(self, total: Tensor, side: int) -> Tensor:
+        """Average a sum ``(B, C, h, h)`` down to the next scale's grid ``(B, C, n, n)``."""
+        return self._pyramid().shrink(total, side)
+
+    @torch.no_grad()
     def decode_vectors(self, vectors: Tensor) -> Tensor:
         """Draw ``(B, 3, H, W)`` in [-1, 1] from latents ``(B, C, h, w)``, with or without B."""
         if vectors.ndim == 3:
