@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from helpers import TOKENIZER, tiny_image_tokenizer
 
 from unimm.checkpoint import image_tokenizer_hash
 from unimm.checkpoint.folder import save_image_tokenizer
@@ -12,9 +13,6 @@ from unimm.data.shards import ShardFolder, ShardManifest, ShardWriter, document_
 from unimm.document import ImageTokens
 from unimm.model import ModelConfig
 from unimm.nn.transformer import BackboneConfig
-from unimm.tokenizer.autoencoder import AutoencoderConfig
-from unimm.tokenizer.image import ImageTokenizer, ImageTokenizerConfig
-from unimm.tokenizer.quantizer import QuantizerConfig
 from unimm.tokenizer.text import TextTokenizer
 from unimm.training.config import DataConfig, LoggingConfig, OptimizerConfig, TrainConfig
 
@@ -44,6 +42,7 @@ def write_shards(
         split="train",
         seed=seed,
         documents_per_shard=5,
+        schedules=TOKENIZER.schedules,
         latent_dim=latent_dim,
     )
     writer = ShardWriter(folder, manifest=manifest)
@@ -77,7 +76,17 @@ def write_shards(
         codes = torch.randint(24, (count, side, side), generator=generator)
         # Latents that follow from the codes, so that there is something to learn.
         latents = (codes[:, None] / 12 - 1).expand(-1, max(latent_dim, 1), -1, -1)
-        images = ImageTokens(codes=codes, latents=latents if latent_dim else None)
+        images = {
+            schedule: ImageTokens(
+                codes=codes,
+                scale_codes=tuple(
+                    torch.randint(24, blank.shape, generator=generator)
+                    for blank in manifest.blank(schedule, count).scale_codes
+                ),
+                latents=latents if latent_dim else None,
+            )
+            for schedule in manifest.schedules
+        }
         writer.write(number, documents=b"".join(lines), num_documents=len(lines), images=images)
     return folder
 
@@ -89,15 +98,7 @@ def tiny_corpus(folder: Path, **kwargs) -> Corpus:
 
 def tiny_tokenizers(folder: Path) -> str:
     """Write untrained tokenizers (an image one of 24 codes); give the image one's hash."""
-    torch.manual_seed(0)
-    config = ImageTokenizerConfig(
-        autoencoder=AutoencoderConfig(
-            widths=(16, 16), encoder_blocks=(1, 1), decoder_blocks=(1, 1), num_heads=0
-        ),
-        quantizer=QuantizerConfig(codebook_size=24, dim=4),
-        image_size=16,
-    )
-    tokenizer = ImageTokenizer(config).eval()
+    tokenizer = tiny_image_tokenizer()
     save_image_tokenizer(tokenizer, folder / "image_tokenizer")
     TextTokenizer.train(TEXTS, vocab_size=300).save(folder)
     return image_tokenizer_hash(tokenizer)

@@ -19,9 +19,19 @@ SPEC = ImageSpec(codebook_size=24, latent_dim=4, grid_size=4)
 BACKBONE = BackboneConfig(dim=32, depth=2, num_heads=4, num_kv_heads=2, ffn_dim=48)
 
 # What an objective's defaults are too large for.
+SCALES = (1, 2, 4)
 TINY: dict[str, dict[str, Any]] = {
-    "diffusion": {"denoiser": DenoiserConfig(dim=32, depth=2, num_heads=2)}
+    "next_scale": {"scales": SCALES},
+    "diffusion": {"denoiser": DenoiserConfig(dim=32, depth=2, num_heads=2)},
 }
+TOKENIZER = ImageTokenizerConfig(
+    autoencoder=AutoencoderConfig(
+        widths=(16, 16), encoder_blocks=(1, 1), decoder_blocks=(1, 1), num_heads=0
+    ),
+    quantizer=QuantizerConfig(codebook_size=SPEC.codebook_size, dim=SPEC.latent_dim),
+    image_size=16,
+    schedules=("single", "1-2-4"),
+)
 
 
 def tiny_objective(name: str) -> ObjectiveConfig:
@@ -37,28 +47,24 @@ def tiny_model(objective: str = "next_token", *, seed: int = 0, **backbone: obje
         objectives=(tiny_objective(objective),),
     )
     model = UniMM(config, special=SPECIAL, spec=SPEC)
-    model.bind(tiny_image_tokenizer(seed))
+    model.bind(tiny_image_tokenizer())
     return model
 
 
 def tiny_image_tokenizer(seed: int = 0) -> ImageTokenizer:
-    """Random weights; 16x16 pixels to 4x4 codes of 24."""
+    """Random weights; 16x16 pixels to 4x4 codes of 24, or to a pyramid of them."""
     torch.manual_seed(seed)
-    config = ImageTokenizerConfig(
-        autoencoder=AutoencoderConfig(
-            widths=(16, 16), encoder_blocks=(1, 1), decoder_blocks=(1, 1), num_heads=0
-        ),
-        quantizer=QuantizerConfig(codebook_size=SPEC.codebook_size, dim=SPEC.latent_dim),
-        image_size=16,
-    )
-    trained = ImageTokenizer(config)
-    return ImageTokenizer.from_state(config, trained.to_state())
+    trained = ImageTokenizer(TOKENIZER)
+    return ImageTokenizer.from_state(TOKENIZER, trained.to_state())
 
 
 def random_image(generator: torch.Generator, side: int = SPEC.grid_size) -> ImageTokens:
-    """Random codes and latents of one picture."""
+    """Random codes, of all schedules, and latents of one picture."""
     return ImageTokens(
         codes=torch.randint(SPEC.codebook_size, (side, side), generator=generator),
+        scale_codes=tuple(
+            torch.randint(SPEC.codebook_size, (n, n), generator=generator) for n in SCALES
+        ),
         latents=torch.randn(SPEC.latent_dim, side, side, generator=generator),
     )
 

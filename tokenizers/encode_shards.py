@@ -82,6 +82,7 @@ def main(config: EncodeConfig) -> None:
         split=config.split,
         seed=config.seed,
         documents_per_shard=config.documents_per_shard,
+        schedules=tokenizer.schedules,
         latent_dim=tokenizer.latent_dim if config.with_latents else 0,
         command=shlex.join(["python", *sys.argv]),
     )
@@ -91,7 +92,9 @@ def main(config: EncodeConfig) -> None:
         encode_documents(
             source,
             ShardWriter(config.output, manifest=manifest),
-            encode=encoder_of(tokenizer, device, with_latents=config.with_latents),
+            encode=encoder_of(
+                tokenizer, device, tokenizer.schedules, with_latents=config.with_latents
+            ),
             device=device,
             num_processes=config.num_processes,
             batch_size=config.batch_size,
@@ -102,6 +105,8 @@ def main(config: EncodeConfig) -> None:
         f"{folder.num_documents} documents, {folder.num_images} pictures in {Path(config.output)}: "
         f"{seconds:.1f} s, {folder.num_images / seconds:.0f} pictures/s"
     )
+    for schedule, share in folder.copy_agreement().items():
+        print(f"{schedule}: {share:.1%} of the sum's single-scale codes are those of the latents")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ class ImageTokens:
     """A picture, or a stack of equally large ones, as the image tokenizer gives it.
 
     Attributes:
-        codes: single-scale codes ``(..., h, w)`` int64; what contexts are made of.
+        codes: single-scale codes ``(..., h, w)`` int64; what contexts are made of. Beside
+            ``scale_codes`` they are found from the sum of these.
         scale_codes: one ``(..., h_k, w_k)`` int64 a scale, coarse to fine; empty without a pyramid.
         latents: ``(..., C, h, w)`` float, what the code lookup sees.
     """
@@ -36,6 +37,11 @@ class ImageTokens:
     codes: Tensor | None = None
     scale_codes: tuple[Tensor, ...] = ()
     latents: Tensor | None = None
+
+    @property
+    def has_codes(self) -> bool:
+        """Whether there are codes of any kind."""
+        return self.codes is not None or bool(self.scale_codes)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "ImageTokens":
         """Apply ``function`` to every tensor."""
@@ -49,6 +55,11 @@ class ImageTokens:
         """Pick from the leading dimension."""
         return self.map(lambda tensor: tensor[index])
 
+    def _grid(self) -> tuple[int, ...]:
+        """Shape of the finest grid."""
+        finest = (self.codes, *reversed(self.scale_codes), self.latents)
+        return next(tuple(tensor.shape) for tensor in finest if tensor is not None)
+
     @staticmethod
     def stack(images: Sequence["ImageTokens"]) -> "ImageTokens":
         """Stack pictures of one size along a new leading dimension.
@@ -56,23 +67,35 @@ class ImageTokens:
         Raises:
             ValueError: if the pictures differ in size.
         """
-        shapes = {tuple(image.codes.shape) for image in images if image.codes is not None}
+        shapes = {image._grid() for image in images}
         if len(shapes) > 1:
             raise ValueError(
                 f"pictures of one batch must share a code grid, found {sorted(shapes)}: "
                 "resize them, or bucket documents by picture size"
             )
+        return ImageTokens._join(images, torch.stack)
+
+    @staticmethod
+    def cat(stacks: Sequence["ImageTokens"]) -> "ImageTokens":
+        """Join stacks of pictures along their leading dimension."""
+        return ImageTokens._join(stacks, torch.cat)
+
+    @staticmethod
+    def _join(
+        images: Sequence["ImageTokens"], function: Callable[[list[Tensor]], Tensor]
+    ) -> "ImageTokens":
         first = images[0]
         return ImageTokens(
             codes=None
             if first.codes is None
-            else torch.stack([image.codes for image in images if image.codes is not None]),
+            else function([image.codes for image in images if image.codes is not None]),
             scale_codes=tuple(
-                torch.stack(scale) for scale in zip(*(i.scale_codes for i in images), strict=True)
+                function(list(scale))
+                for scale in zip(*(i.scale_codes for i in images), strict=True)
             ),
             latents=None
             if first.latents is None
-            else torch.stack([image.latents for image in images if image.latents is not None]),
+            else function([image.latents for image in images if image.latents is not None]),
         )
 
 
@@ -169,8 +192,17 @@ class ImageLayout(Protocol):
     name: ClassVar[str]  # the head's name
     is_own_context: ClassVar[bool]  # later positions read the target itself: no copy follows
 
+    @property
+    def schedule(self) -> str:
+        """Name of the code layout that its pictures are encoded in."""
+        ...
+
     def layout(self, tokens: ImageTokens, special: SpecialIds) -> Segment:
-        """The target: ``<boi>`` first, then the picture as this objective predicts it."""
+        """The target: the picture as this objective predicts it.
+
+        ``<boi>`` stands before it and is context, unless the target is its own context: there
+        ``<boi>`` predicts, so it is the target's first position.
+        """
         ...
 
     def context(self, codes: Tensor, special: SpecialIds) -> Segment:
@@ -314,14 +346,12 @@ def layout_document(
         codes = torch.full_like(part.tokens.codes, NULL_CODE) if is_hidden else part.tokens.codes
         if is_target:
             target = objective.layout(part.tokens, special)
-            if objective.is_own_context:
+            if not objective.is_own_context:
+                builder.add(_text_segment([special.boi], [IGNORE], special))
+            if objective.is_own_context or (document.is_open and is_last):
                 builder.add(target)
             else:
-                # What stays behind must look like a given picture: a readable <boi>, clean codes.
-                builder.add(_text_segment([special.boi], [IGNORE], special))
-                is_final = document.is_open and is_last
-                copy = None if is_final else objective.context(codes, special)
-                builder.add(_without_boi(target), copy)
+                builder.add(target, objective.context(codes, special))
         else:
             builder.add(_text_segment([special.boi], [IGNORE], special))
             builder.add(objective.context(codes, special))
@@ -336,19 +366,6 @@ def layout_document(
     return builder.finish(objective.name, document.index)
 
 
-def _without_boi(target: Segment) -> Segment:
-    """A target as it stands after a ``<boi>`` of its own segment; nothing is predicted from it."""
-    assert int(target.labels[0]) == IGNORE, "only an objective that is its own context reads <boi>"
-    return replace(
-        target,
-        input_ids=target.input_ids[1:],
-        code_ids=target.code_ids[1:],
-        labels=target.labels[1:],
-        position_ids=target.position_ids[1:] - 1,
-        block_ids=target.block_ids[1:] - target.block_ids[1],
-    )
-
-
 class _Builder:
     """Concatenates segments, giving each its absolute positions, block and segment numbers."""
 
@@ -361,14 +378,10 @@ class _Builder:
     def add(self, segment: Segment, copy: Segment | None = None) -> None:
         """Add a segment, and the context copy that shares the picture's positions."""
         start = self.cursor
-        self.segments.append(segment)
-        self.starts.append(start)
-        end = start + int(segment.position_ids.max()) + 1
-        if copy is not None:
-            self.segments.append(copy)
+        for part in (segment,) if copy is None else (segment, copy):
+            self.segments.append(part)
             self.starts.append(start)
-            end = max(end, start + int(copy.position_ids.max()) + 1)
-        self.cursor = end
+            self.cursor = max(self.cursor, start + int(part.position_ids.max()) + 1)
 
     def finish(self, objective_name: str, index: int) -> Layout:
         segments = self.segments

@@ -59,6 +59,15 @@ class Pipeline:
         """Side in pixels of the pictures it draws."""
         return self.model.spec.grid_size * self.image_tokenizer.downsample
 
+    @property
+    def schedule(self) -> str:
+        """Code layout of the pictures it draws: that of the model's first objective."""
+        return self.model.config.objectives[0].schedule
+
+    def reconstruct(self, pixels: Tensor) -> Tensor:
+        """What the image tokenizer leaves of pictures ``(B, 3, H, W)``, in that layout."""
+        return self.image_tokenizer.reconstruct(pixels, self.schedule)
+
     def save_pretrained(
         self,
         folder: str | Path,
@@ -136,14 +145,15 @@ def encode_image(pipeline: Pipeline, image: Image.Image | str | Path | Tensor) -
         image: a picture, the path of one, or a tensor ``(3, H, W)``, uint8 or float in [-1, 1].
 
     Returns:
-        ``codes (h, w)`` and ``latents (C, h, w)`` on the CPU.
+        ``codes (h, w)`` and ``latents (C, h, w)`` on the CPU, in the pipeline's code layout.
 
     Raises:
         ValueError: if the file is missing or no picture, or the tensor has another form.
     """
     square = _square(_to_picture(image), pipeline.image_size)
     pixels = torch.as_tensor(np.array(square)).permute(2, 0, 1)  # (3, H, W) uint8
-    tokens = pipeline.image_tokenizer.encode((pixels / 127.5 - 1).to(pipeline.device))
+    shown = (pixels / 127.5 - 1).to(pipeline.device)
+    tokens = pipeline.image_tokenizer.encode(shown, pipeline.schedule)
     return tokens.map(Tensor.cpu)
 
 

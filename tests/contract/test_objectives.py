@@ -131,7 +131,7 @@ def test_a_document_alone_equals_the_same_packed(name):
     model = tiny_model(name)
     config, first, second = tiny_objective(name), random_story(0), random_story(1, index=1)
     alone = hidden_of(model, packed(config, [[second]], row_length=128))
-    both = hidden_of(model, packed(config, [[first, second], [first]], row_length=160))
+    both = hidden_of(model, packed(config, [[first, second], [first]], row_length=200))
     start = len(layout_document(first, config, SPECIAL))
     length = len(layout_document(second, config, SPECIAL))
     torch.testing.assert_close(

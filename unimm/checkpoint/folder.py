@@ -43,8 +43,8 @@ IMAGE_FOLDER = "image_tokenizer"
 FORMAT_VERSION = 1
 _CHOICES = {ObjectiveConfig: OBJECTIVES}
 TIED = "text_head.weight"
-# Rounding these would change which code a vector gets, or how latents are scaled.
-_EXACT = ("quantizer.codebook", "latent_mean", "latent_std")
+# Rounding anything else would change which code a vector gets, or how latents are scaled.
+_ROUNDED = ("encoder.", "decoder.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,13 +271,14 @@ def save_image_tokenizer(
     Args:
         tokenizer: what to write; what only training needs is left out.
         folder: made if missing.
-        precision: of convolutions. Vectors, codebook and statistics stay in float32.
+        precision: of encoder and decoder. Vectors, codebooks and statistics stay in float32.
         max_shard_bytes: largest size of a weight file; None never splits.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state: dict[str, Tensor] = tokenizer.to_state()
-    write_weights(folder, store(state, precision, exact=_EXACT), max_shard_bytes=max_shard_bytes)
+    exact = tuple(name for name in state if not name.startswith(_ROUNDED))
+    write_weights(folder, store(state, precision, exact=exact), max_shard_bytes=max_shard_bytes)
     _write_json(folder / CONFIG_FILE, config_to_dict(tokenizer.config))
     return load_image_tokenizer(folder)
 

@@ -38,11 +38,9 @@ class Corpus:
     ) -> None:
         self.grid_size = folder.manifest.grid_size
         self.truths: list[Any] = []
-        self._images = folder.images
+        self._folder = folder
         texts: list[str] = []
-        parts: list[
-            tuple[int, int]
-        ] = []  # (_TEXT, number of the text) or (how, row of the pictures)
+        parts: list[tuple[int, int]] = []  # (_TEXT, number of the text) or (how, row of the codes)
         bounds, shards, is_open = [0], [], []
         for shard, document in islice(folder.documents(), limit):
             for part in document["parts"]:
@@ -66,31 +64,48 @@ class Corpus:
         self._shards = np.array(shards, dtype=np.int64)
         self._is_open = np.array(is_open, dtype=bool)
 
-    def document(self, number: int, *, visit: int | None = None) -> Document:
+    def document(
+        self, number: int, *, visit: int | None = None, schedule: str | None = None
+    ) -> Document:
         """Make a document.
 
         Args:
             number: of the document.
             visit: becomes its index, which seeds its randomness; ``number`` by default.
+            schedule: code layout of its pictures; by default the first that the shards hold.
+
+        Raises:
+            ValueError: if the shards do not hold that schedule.
         """
+        schedule = self._check_schedule(schedule)
         parts: list[Part] = []
         for how, at in self._parts[self._bounds[number] : self._bounds[number + 1]].tolist():
             if how == _TEXT:
                 ids = self._text_ids[self._text_bounds[at] : self._text_bounds[at + 1]]
                 parts.append(Part(text_ids=torch.from_numpy(ids.astype(np.int64))))
             else:
-                stored = self._images[self._shards[number]][at]
-                assert stored.codes is not None
-                tokens = ImageTokens(
-                    codes=stored.codes.to(torch.int64),  # (h, w)
-                    latents=None if stored.latents is None else stored.latents.float(),
-                )
+                stacked = self._folder.images[self._shards[number]][schedule]
+                tokens = stacked[at].map(_widen)
                 parts.append(Part(tokens=tokens, is_drawn=how == _DRAWN))
         return Document(
             parts=tuple(parts),
             is_open=bool(self._is_open[number]),
             index=number if visit is None else visit,
         )
+
+    def blank(self, schedule: str | None = None) -> ImageTokens:
+        """A picture of code 0 in a schedule, to measure with; arguments as ``document``."""
+        return self._folder.manifest.blank(self._check_schedule(schedule), 1)[0]
+
+    def _check_schedule(self, schedule: str | None) -> str:
+        held = self._folder.manifest.schedules
+        if schedule is not None and schedule not in held:
+            raise ValueError(
+                f"the shards in {self._folder.folder} hold the schedules {', '.join(held)}, but an "
+                f"objective draws by {schedule}: encode the documents again with an image "
+                "tokenizer that has it (tokenizer.schedules)"
+            )
+        return held[0] if schedule is None else schedule
 
     def lengths(self, sizes: "PictureSizes") -> NDArray[np.int64]:
         """Count the positions of every document without laying it out, ``(num_documents,)``.
@@ -118,6 +133,11 @@ class Corpus:
         return filled
 
 
+def _widen(stored: torch.Tensor) -> torch.Tensor:
+    """Codes as int64, latents as float32."""
+    return stored.float() if stored.is_floating_point() else stored.to(torch.int64)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PictureSizes:
     """Positions of one picture under one objective, ``<boi>`` included, ``<eoi>`` not.
@@ -137,6 +157,7 @@ class PictureSizes:
         """Measure on any one picture ``(h, w)`` of the right size."""
         assert tokens.codes is not None
         target = len(objective.layout(tokens, special).input_ids)
+        target += not objective.is_own_context  # ``<boi>`` stands before it
         context = len(objective.context(tokens.codes, special).input_ids)
         return PictureSizes(
             drawn=target if objective.is_own_context else target + context,

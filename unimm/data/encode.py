@@ -6,7 +6,7 @@ and encodes them.
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
@@ -16,15 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unimm.data.shards import ShardManifest, ShardWriter
+from unimm.data.shards import ShardWriter
 from unimm.data.sources import RawShard, Source
 from unimm.document import ImageTokens
 from unimm.tokenizer.image import ImageTokenizer
+from unimm.tokenizer.schedules import SINGLE
 
 logger = logging.getLogger(__name__)
 
-Encoder = Callable[[Tensor], ImageTokens]
-"""What shards keep of pictures ``(n, 3, S, S)`` in [-1, 1]: codes, and latents if wanted."""
+Encoder = Callable[[Tensor], dict[str, ImageTokens]]
+"""Schedule -> codes, with latents if wanted, of pictures ``(n, 3, S, S)`` in [-1, 1]."""
 
 
 def encode_documents(
@@ -63,11 +64,12 @@ def encode_documents(
     skipped: Counter[str] = Counter()
     for number, shard in _read_ahead(source, missing, size, num_processes):
         images = _encode(source, shard, encode, device, batch_size)
+        manifest = writer.manifest
         writer.write(
             number,
             documents=shard.documents,
             num_documents=shard.num_documents,
-            images=images or _nothing(writer.manifest),
+            images=images or {name: manifest.blank(name, 0) for name in manifest.schedules},
         )
         skipped.update(shard.skipped)
         if on_shard:
@@ -78,24 +80,31 @@ def encode_documents(
 
 
 def encoder_of(
-    tokenizer: ImageTokenizer, device: torch.device, *, with_latents: bool = False
+    tokenizer: ImageTokenizer,
+    device: torch.device,
+    schedules: Sequence[str] = (SINGLE,),
+    *,
+    with_latents: bool = False,
 ) -> Encoder:
     """The tokenizer as a function from pixels to what shards keep, on a device."""
     model: Any = tokenizer
     model.to(device=device, memory_format=torch.channels_last)
 
-    def encode(pixels: Tensor) -> ImageTokens:
-        tokens = tokenizer.encode(pixels.contiguous(memory_format=torch.channels_last))
-        return replace(tokens, latents=tokens.latents if with_latents else None)
+    def encode(pixels: Tensor) -> dict[str, ImageTokens]:
+        latents = tokenizer.encode(pixels.contiguous(memory_format=torch.channels_last)).latents
+        assert latents is not None
+        tokens = {name: tokenizer.to_tokens(latents, name) for name in schedules}
+        kept = latents.half() if with_latents else None
+        return {name: replace(found, latents=kept) for name, found in tokens.items()}
 
     return encode
 
 
 def _encode(
     source: Source, shard: RawShard, encode: Encoder, device: torch.device, batch_size: int
-) -> ImageTokens | None:
-    """All pictures of a shard; copied to the host once, at the end."""
-    parts: list[ImageTokens] = []
+) -> dict[str, ImageTokens] | None:
+    """All codes of a shard, None without pictures; copied to the host once, at the end."""
+    parts: list[dict[str, ImageTokens]] = []
     # Half precision in the convolutions only: the code lookup turns it off for itself.
     is_gpu = device.type == "cuda"
     for start in range(0, shard.num_images, batch_size):
@@ -105,17 +114,9 @@ def _encode(
             parts.append(encode(pixels))
     if not parts:
         return None
-    codes = [part.codes for part in parts if part.codes is not None]
-    latents = [part.latents.half() for part in parts if part.latents is not None]
-    return ImageTokens(
-        codes=torch.cat(codes).cpu(), latents=torch.cat(latents).cpu() if latents else None
-    )
-
-
-def _nothing(manifest: ShardManifest) -> ImageTokens:
-    """No pictures, in the shapes of a folder."""
-    codes = torch.zeros(0, *manifest.grid_size, dtype=torch.int64)
-    return ImageTokens(codes=codes, latents=torch.zeros(0, manifest.latent_dim, *codes.shape[1:]))
+    return {
+        name: ImageTokens.cat([part[name] for part in parts]).map(Tensor.cpu) for name in parts[0]
+    }
 
 
 def _read_ahead(

@@ -21,7 +21,6 @@ from unimm.data.corpus import Corpus, PictureSizes
 from unimm.document import (
     Batch,
     ImageLayout,
-    ImageTokens,
     Layout,
     SpecialIds,
     layout_document,
@@ -83,12 +82,12 @@ class RowStream:
         self, corpus: Corpus, packing: Packing, *, max_documents: int | None = None
     ) -> None:
         self.corpus, self.packing = corpus, packing
-        codes = torch.zeros(corpus.grid_size, dtype=torch.int64)
-        tokens = ImageTokens(codes=codes)
         self._heads = tuple(packing.objectives)
         self._lengths = np.stack(
             [
-                corpus.lengths(PictureSizes.of(objective, tokens, packing.special))
+                corpus.lengths(
+                    PictureSizes.of(objective, corpus.blank(objective.schedule), packing.special)
+                )
                 for objective in packing.objectives.values()
             ]
         )  # (objectives, documents)
@@ -224,12 +223,12 @@ class TrainBatches(Dataset[Batch]):
         for number, head in zip(row.documents, row.heads, strict=True):
             # The visit, not the document, seeds: each epoch hides and masks anew.
             visit = row.epoch * corpus.num_documents + number
-            document = corpus.document(number, visit=visit)
+            objective = packing.objectives[head]
+            document = corpus.document(number, visit=visit, schedule=objective.schedule)
             dropped = None
             if packing.drop_rate > 0:
                 generator = torch.Generator().manual_seed(mix_seed(packing.seed, visit, -1))
                 dropped = sample_dropped(document, generator, packing.drop_rate)
-            objective = packing.objectives[head]
             yield layout_document(document, objective, packing.special, dropped=dropped)
 
 
@@ -299,12 +298,11 @@ def evaluation_batches(
     stream = RowStream(corpus, packing, max_documents=max_documents)
     train = TrainBatches(stream, micro_rows=micro_rows)
     heads = tuple(packing.objectives)
-    layouts = [
-        layout_document(
-            corpus.document(number), packing.objectives[heads[number % len(heads)]], packing.special
-        )
-        for number in range(corpus.num_documents)
-    ]
+    layouts: list[Layout] = []
+    for number in range(corpus.num_documents):
+        objective = packing.objectives[heads[number % len(heads)]]
+        document = corpus.document(number, schedule=objective.schedule)
+        layouts.append(layout_document(document, objective, packing.special))
     lengths = np.array([len(layout) for layout in layouts], dtype=np.int64)
     rows = first_fit(lengths, limit=packing.row_length, max_items=stream.max_documents)
     rows += [[] for _ in range(-len(rows) % micro_rows)]

@@ -1,10 +1,10 @@
 """Encoded shards: documents whose pictures are already codes, in a folder of safetensors files.
 
-A shard holds ``codes (N, h, w)``, if asked for also the ``latents (N, C, h, w)`` they come from,
-and its documents as JSON lines; ``index.json`` says what the folder holds and which image tokenizer
-made it. Training reads the files as memory maps.
+A shard holds its pictures' codes, in every schedule of the folder, if asked for also the
+``latents (N, C, h, w)`` they come from, and its documents as JSON lines; ``index.json`` says what
+the folder holds and which image tokenizer made it. Training reads the files as memory maps.
 
-Shapes: N pictures of a shard, h w the code grid, C latent channels.
+Shapes: N pictures of a shard, h w the code grid, n side of a scale's grid, C latent channels.
 """
 
 import json
@@ -21,9 +21,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from unimm.document import ImageTokens
+from unimm.tokenizer.pyramid import parse_schedule
+from unimm.tokenizer.schedules import SINGLE
 
 INDEX = "index.json"
 _FORMAT = 1
+_LATENTS = "latents"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,7 @@ class ShardManifest:
         split: name of the split.
         seed: of the source.
         documents_per_shard: documents that a shard covers, skipped ones included.
+        schedules: code layouts of every picture.
         latent_dim: channels of the latents that shards hold in half precision; 0 without latents.
         command: how the folder was made.
     """
@@ -47,8 +51,21 @@ class ShardManifest:
     split: str
     seed: int
     documents_per_shard: int
+    schedules: tuple[str, ...] = (SINGLE,)
     latent_dim: int = 0
     command: str = ""
+
+    def blank(self, schedule: str, count: int) -> ImageTokens:
+        """Pictures of code 0: what ``count`` pictures of a schedule look like."""
+        codes = torch.zeros(count, *self.grid_size, dtype=torch.int64)
+        scales = () if schedule == SINGLE else parse_schedule(schedule)
+        return ImageTokens(
+            codes=codes,
+            scale_codes=tuple(codes.new_zeros(count, n, n) for n in scales),
+            latents=torch.zeros(count, self.latent_dim, *self.grid_size)
+            if self.latent_dim
+            else None,
+        )
 
 
 class ShardWriter:
@@ -79,7 +96,12 @@ class ShardWriter:
         return entry is not None and path.is_file() and path.stat().st_size == entry["bytes"]
 
     def write(
-        self, number: int, *, documents: bytes, num_documents: int, images: ImageTokens
+        self,
+        number: int,
+        *,
+        documents: bytes,
+        num_documents: int,
+        images: Mapping[str, ImageTokens],
     ) -> None:
         """Write one shard and then the index, each atomically.
 
@@ -88,27 +110,28 @@ class ShardWriter:
             documents: JSON lines, one a document: ``index, kind, is_open, parts, truth``; a picture
                 part is ``{"image": k, "is_drawn": bool}`` with k its row of ``images``.
             num_documents: count of lines.
-            images: ``codes (N, h, w)``, and ``latents (N, C, h, w)`` if the manifest says so.
+            images: schedule -> all pictures of the shard, stacked; all hold the same ``latents`` if
+                the manifest says so.
         """
-        codes, channels = images.codes, self.manifest.latent_dim
-        assert codes is not None
-        grid = tuple(codes.shape[1:])
-        assert grid == self.manifest.grid_size or not len(codes), (grid, self.manifest.grid_size)
+        assert tuple(images) == self.manifest.schedules, (images.keys(), self.manifest.schedules)
         path = self.folder / _file_name(number)
-        tensors = {
-            "codes": codes.cpu().to(torch.uint16).contiguous(),
-            "documents": torch.frombuffer(bytearray(documents or b"\n"), dtype=torch.uint8),
-        }
-        if channels:
-            assert images.latents is not None and images.latents.shape[1] == channels
-            tensors["latents"] = images.latents.cpu().to(torch.float16).contiguous()
+        tensors = {"documents": torch.frombuffer(bytearray(documents or b"\n"), dtype=torch.uint8)}
+        num_images = 0
+        for schedule, stacked in images.items():
+            for name, tensor in _named(schedule, stacked).items():
+                tensors[name] = tensor.cpu().to(torch.uint16).contiguous()
+                num_images = len(tensor)
+            if self.manifest.latent_dim:
+                latents = stacked.latents
+                assert latents is not None and latents.shape[1] == self.manifest.latent_dim
+                tensors[_LATENTS] = latents.cpu().to(torch.float16).contiguous()
         temporary = path.with_suffix(".partial")
         save_file(tensors, temporary, metadata={"num_documents": str(num_documents)})
         _replace(temporary, path)
         self._entries[path.name] = {
             "file": path.name,
             "num_documents": num_documents,
-            "num_images": len(codes),
+            "num_images": num_images,
             "bytes": path.stat().st_size,
         }
         self._write_index()
@@ -122,7 +145,7 @@ class ShardWriter:
 
 
 class ShardFolder:
-    """Reads a folder of shards: documents by number, pictures by shard.
+    """Reads a folder of shards: documents by number, codes by shard.
 
     Args:
         folder: what ``ShardWriter`` wrote.
@@ -143,7 +166,7 @@ class ShardFolder:
                 f"{self.manifest.tokenizer_hash}, but this run uses {tokenizer_hash}: encode the "
                 "documents again (tokenizers/encode_shards.py), or use that tokenizer"
             )
-        self.images: list[ImageTokens] = []
+        self.images: list[dict[str, ImageTokens]] = []
         self._documents: list[bytes] = []
         for entry in index["shards"]:
             images, documents = self._open(entry)
@@ -161,7 +184,23 @@ class ShardFolder:
                 if line:
                     yield shard, json.loads(line)
 
-    def _open(self, entry: Mapping[str, Any]) -> tuple[ImageTokens, bytes]:
+    def copy_agreement(self) -> dict[str, float]:
+        """Pyramid -> share of its sums' single-scale codes that encoding directly gives too."""
+        if SINGLE not in self.manifest.schedules or self.num_images == 0:
+            return {}
+        shares: dict[str, float] = {}
+        for schedule in self.manifest.schedules:
+            if schedule == SINGLE:
+                continue
+            counts = [
+                (images[schedule].codes.numpy() == images[SINGLE].codes.numpy()).sum()  # pyright: ignore
+                for images in self.images
+            ]
+            height, width = self.manifest.grid_size
+            shares[schedule] = float(sum(counts)) / (self.num_images * height * width)
+        return shares
+
+    def _open(self, entry: Mapping[str, Any]) -> tuple[dict[str, ImageTokens], bytes]:
         path = self.folder / entry["file"]
         remedy = "encode it again by running the command that made the folder once more"
         if not path.is_file():
@@ -171,18 +210,27 @@ class ShardFolder:
             raise ValueError(f"shard {path} has {size} bytes of {entry['bytes']}: {remedy}")
         try:
             with safe_open(path, framework="pt") as file:
-                codes: Tensor = file.get_tensor("codes")
-                latents = file.get_tensor("latents") if self.manifest.latent_dim else None
+                images = {name: self._read(file, name) for name in self.manifest.schedules}
                 documents = file.get_tensor("documents").numpy().tobytes()
         except SafetensorError as error:
             raise ValueError(f"shard {path} cannot be read ({error}): {remedy}") from error
-        largest = int(codes.numpy().max(initial=0))
-        if largest >= self.manifest.codebook_size:
-            raise ValueError(
-                f"shard {path} holds code {largest}, but its image tokenizer has "
-                f"{self.manifest.codebook_size} codes: {remedy}"
-            )
-        return ImageTokens(codes=codes, latents=latents), documents
+        for schedule, stacked in images.items():
+            for codes in _named(schedule, stacked).values():
+                largest = int(codes.numpy().max(initial=0))
+                if largest >= self.manifest.codebook_size:
+                    raise ValueError(
+                        f"shard {path} holds code {largest}, but its image tokenizer has "
+                        f"{self.manifest.codebook_size} codes: {remedy}"
+                    )
+        return images, documents
+
+    def _read(self, file: Any, schedule: str) -> ImageTokens:
+        """A schedule's pictures, as memory maps."""
+        blank = self.manifest.blank(schedule, 0)
+        found: dict[str, Tensor] = {name: file.get_tensor(name) for name in _named(schedule, blank)}
+        codes, *scale_codes = found.values()
+        latents = file.get_tensor(_LATENTS) if self.manifest.latent_dim else None
+        return ImageTokens(codes=codes, scale_codes=tuple(scale_codes), latents=latents)
 
 
 def document_line(
@@ -217,6 +265,14 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} {value!r} of a document's truth is not JSON")
 
 
+def _named(schedule: str, images: ImageTokens) -> dict[str, Tensor]:
+    """The codes of a schedule by their names in a shard, single-scale codes first."""
+    assert images.codes is not None
+    prefix = "" if schedule == SINGLE else f"{schedule}."
+    scales = {f"{prefix}{k}": codes for k, codes in enumerate(images.scale_codes)}
+    return {f"{prefix}codes": images.codes, **scales}
+
+
 def _file_name(number: int) -> str:
     return f"shard_{number:05d}.safetensors"
 
@@ -236,8 +292,9 @@ def _read_index(folder: Path) -> dict[str, Any]:
         )
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
-        fields = index["manifest"] | {"grid_size": tuple(index["manifest"]["grid_size"])}
-        index["manifest"] = ShardManifest(**fields)
+        fields = index["manifest"]
+        lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+        index["manifest"] = ShardManifest(**(fields | lists))
         if index["format"] != _FORMAT:
             raise ValueError(f"format {index['format']}, this code reads {_FORMAT}")
     except (ValueError, KeyError, TypeError) as error:

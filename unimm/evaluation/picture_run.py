@@ -164,7 +164,7 @@ def _reference_rows(
         Renderer(device=device),
         size=size,
         pool=pool,
-        reconstruct=None if pipeline is None else pipeline.image_tokenizer.reconstruct,
+        reconstruct=None if pipeline is None else pipeline.reconstruct,
     )
 
 

@@ -163,7 +163,7 @@ class _References:
 
     def __init__(self, pipeline: Pipeline, judge: SightingJudge, config: StoryRunConfig) -> None:
         self.look, self.size = judge.look, pipeline.image_size
-        self.reconstruct = pipeline.image_tokenizer.reconstruct
+        self.reconstruct = pipeline.reconstruct
         self.renderer = Renderer(device=pipeline.device)
         scenes = training_scenes(config.num_training_documents, seed=config.training_seed)
         self.pool = NearestPages(scenes)

@@ -10,6 +10,7 @@ text is written; it reads its nulls just before the next picture.
 
 import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
 import torch
@@ -76,6 +77,7 @@ class Engine:
             device=self.device,
         )
         self._graphs = self._step_graphs()
+        self._finish: Callable[[], None] | None = None  # what a drawn picture still lacks
         # Where the next position of each document lies, and how many of its last text positions
         # the unconditional rows have not read yet.
         self.cursors = [0] * self.num_documents
@@ -98,7 +100,7 @@ class Engine:
             self.lags[document] += len(new)
 
     def draw(self, sampling: SamplingConfig) -> ImageTokens:
-        """Begin, draw and end one picture in every document.
+        """Begin and draw one picture in every document.
 
         Returns:
             The pictures, stacked, on the CPU.
@@ -111,25 +113,37 @@ class Engine:
         marks = self.cache.mark(rows)
         tokens = self._run_blocks(last, rows, origins, branches, sampling)
         assert tokens.codes is not None
-        if not self.objective_config.is_own_context:
-            self.cache.rewind(rows, marks)
-            self._append_context(tokens.codes, origins, 0, branches)
-        if branches < self.num_branches:
-            self._begin_picture(self.num_branches, first=1)
-            self._append_context(tokens.codes, origins, 1, self.num_branches)
-        extent = int(self._context(tokens.codes[0]).position_ids.max()) + 1
-        self.cursors = [origin + extent for origin in origins]
-        self.lags = [0] * self.num_documents
+        self._finish = partial(self._read_picture, tokens.codes, origins, marks, branches)
         return tokens
 
     def end_picture(self) -> None:
-        """Append ``<eoi>``, after which text can follow."""
+        """Make the drawn picture readable and append ``<eoi>``, after which text can follow."""
+        assert self._finish is not None, "no picture was drawn"
+        self._finish()
+        self._finish = None
         ids = [[self.special.eoi]] * (self.num_documents * self.num_branches)
         last = self._append_ids(
             self._rows(self.num_branches), ids, self.cursors * self.num_branches
         )
         self.last = last[: self.num_documents]
         self.cursors = [cursor + 1 for cursor in self.cursors]
+
+    def _read_picture(
+        self, codes: Tensor, origins: list[int], marks: list[int], branches: int
+    ) -> None:
+        """Leave what later positions read of drawn pictures ``(B, h, w)`` in all branches.
+
+        A document that ends in its picture never needs this.
+        """
+        if not self.objective_config.is_own_context:
+            self.cache.rewind(self._rows(branches), marks)
+            self._append_context(codes, origins, 0, branches)
+        if branches < self.num_branches:
+            self._begin_picture(self.num_branches, first=1)
+            self._append_context(codes, origins, 1, self.num_branches)
+        extent = int(self._context(codes[0]).position_ids.max()) + 1
+        self.cursors = [origin + extent for origin in origins]
+        self.lags = [0] * self.num_documents
 
     def keep(self, documents: Sequence[int]) -> None:
         """Go on with these documents only, renumbered in this order."""

@@ -96,7 +96,13 @@ def sample_from_logits(logits: Tensor, uniform: Tensor, config: SamplingConfig) 
     logits = logits.float()
     if config.temperature == 0:
         return logits.argmax(-1)
+    tokens = None
+    if 0 < config.top_k < logits.shape[-1]:
+        # All that follows, top-p's sort included, then handles k logits instead of V.
+        tokens = logits.topk(config.top_k, sorted=False).indices.sort(-1).values  # (B, k)
+        logits = logits.gather(-1, tokens)
     cumulative = filter_logits(logits, config).softmax(-1).double().cumsum(-1)
     # Scaling by the total keeps a uniform near 1 inside the support despite rounding.
     target = uniform.double()[:, None] * cumulative[:, -1:]
-    return (cumulative <= target).sum(-1).clamp(max=logits.shape[-1] - 1)
+    drawn = (cumulative <= target).sum(-1).clamp(max=logits.shape[-1] - 1)
+    return drawn if tokens is None else tokens.gather(-1, drawn[:, None])[:, 0]

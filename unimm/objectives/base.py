@@ -11,9 +11,10 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from unimm.document import ImageTokens, Segment, SpecialIds
+from unimm.document import IGNORE, ImageTokens, Segment, SpecialIds, image_positions
 from unimm.nn.sampling import SamplingConfig
 from unimm.tokenizer.image import ImageTokenizer
+from unimm.tokenizer.schedules import SINGLE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,17 +52,30 @@ class ObjectiveConfig:
 
     weight: float = 1.0
 
+    @property
+    def schedule(self) -> str:
+        """Code layout that its pictures are encoded in, one of the image tokenizer's."""
+        return SINGLE
+
     def build(self, dim: int, spec: ImageSpec) -> "Objective[Any]":
         """Make the module that learns and draws, for a trunk of width ``dim``."""
         raise NotImplementedError
 
     def layout(self, tokens: ImageTokens, special: SpecialIds) -> Segment:
-        """Lay the target out: ``<boi>`` at relative position 0, the picture from 1 on."""
+        """Lay the target out; ``<boi>`` is its first position only if it is its own context."""
         raise NotImplementedError
 
     def context(self, codes: Tensor, special: SpecialIds) -> Segment:
-        """Lay a clean picture out as later positions read it, without ``<boi>``."""
-        raise NotImplementedError
+        """Lay a clean picture out as later positions read it: one block of all its codes."""
+        flat = codes.flatten().long()
+        return Segment(
+            input_ids=torch.full_like(flat, special.pad),
+            code_ids=flat,
+            labels=torch.full_like(flat, IGNORE),
+            position_ids=image_positions(*codes.shape),
+            block_ids=torch.zeros_like(flat),
+            head=self.name,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +117,10 @@ class Objective(nn.Module, Generic[D]):
 
     #: Whether ``embed`` fills the positions that ``loss`` reads; else they hold codes or tokens.
     fills_slots: ClassVar[bool]
+
+    def __init__(self, spec: ImageSpec) -> None:
+        super().__init__()
+        self.spec = spec
 
     def bind(self, image_tokenizer: ImageTokenizer) -> None:
         """Take what is needed of the frozen tokenizer, outside of the module tree.
@@ -148,4 +166,5 @@ class Objective(nn.Module, Generic[D]):
 
     def zeros(self, device: torch.device) -> ImageTokens:
         """One picture of zeros, for ranks without a picture: every head must run everywhere."""
-        raise NotImplementedError
+        side = self.spec.grid_size
+        return ImageTokens(codes=torch.zeros(1, side, side, dtype=torch.int64, device=device))

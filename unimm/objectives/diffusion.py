@@ -26,7 +26,6 @@ from unimm.objectives.latents import (
     DEFAULT_SAMPLING,
     LatentSpace,
     check_patches,
-    clean_context,
     draw_noise,
     draw_times,
     latents_of,
@@ -80,13 +79,9 @@ class DiffusionConfig(ObjectiveConfig):
         return Diffusion(self, dim, spec)
 
     def layout(self, tokens: ImageTokens, special: SpecialIds) -> Segment:
-        """``<boi>`` and one query a patch, all in one block."""
+        """One query a patch, all in one block."""
         p = self.denoiser.patch_size
         return query_layout(tokens, special, patch_size=p, head=self.name)
-
-    def context(self, codes: Tensor, special: SpecialIds) -> Segment:
-        """The finished picture's codes in one block."""
-        return clean_context(codes, special, head=self.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +110,8 @@ class Diffusion(Objective[NoisyDraw]):
     space: LatentSpace
 
     def __init__(self, config: DiffusionConfig, dim: int, spec: ImageSpec) -> None:
-        super().__init__()
-        self.config, self.spec = config, spec
+        super().__init__(spec)
+        self.config = config
         num_patches = check_patches(config.denoiser.patch_size, spec)
         # An embedding rather than a bare parameter: ZeRO 3 gathers what is called.
         self.queries = nn.Embedding(num_patches, dim)

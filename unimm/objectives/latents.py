@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from unimm.diffusion.times import TimeConfig, sample_times
-from unimm.document import IGNORE, NO_CODE, ImageTokens, Segment, SpecialIds, image_positions
+from unimm.document import NO_CODE, ImageTokens, Segment, SpecialIds, image_positions
 from unimm.nn.sampling import SamplingConfig
 from unimm.objectives.base import ImageSpec
 from unimm.tokenizer.image import ImageTokenizer
@@ -83,33 +83,20 @@ def draw_times(generators: Sequence[torch.Generator], count: int, config: TimeCo
 def query_layout(
     tokens: ImageTokens, special: SpecialIds, *, patch_size: int, head: str
 ) -> Segment:
-    """``<boi>``, then one position a patch in one block, whose inputs the objective fills."""
+    """One position a patch in one block, whose inputs the objective fills."""
     assert tokens.codes is not None
     height, width = tokens.codes.shape
-    positions = patch_positions(height, width, patch_size) + 1  # <boi> is at 0
-    count = len(positions)
+    positions = patch_positions(height, width, patch_size)
+    blank = positions.new_zeros(len(positions))
     return Segment(
-        input_ids=torch.tensor([special.boi] + [special.pad] * count),
-        code_ids=torch.full((1 + count,), NO_CODE),
-        labels=torch.tensor([IGNORE] + [0] * count),
-        position_ids=torch.cat([positions.new_zeros(1, 3), positions]),
-        block_ids=torch.tensor([0] + [1] * count),
+        input_ids=blank + special.pad,
+        code_ids=blank + NO_CODE,
+        labels=blank,
+        position_ids=positions,
+        block_ids=blank,
         head=head,
         is_context=False,
         image=tokens,
-    )
-
-
-def clean_context(codes: Tensor, special: SpecialIds, *, head: str) -> Segment:
-    """A finished picture's codes in one block: what the drawn picture leaves behind."""
-    flat = codes.flatten().long()
-    return Segment(
-        input_ids=torch.full_like(flat, special.pad),
-        code_ids=flat,
-        labels=torch.full_like(flat, IGNORE),
-        position_ids=image_positions(*codes.shape),
-        block_ids=torch.zeros_like(flat),
-        head=head,
     )
 
 

@@ -76,8 +76,7 @@ class NextToken(Objective[Draw]):
     fills_slots = False
 
     def __init__(self, dim: int, spec: ImageSpec) -> None:
-        super().__init__()
-        self.spec = spec
+        super().__init__(spec)
         self.head = nn.Linear(dim, spec.codebook_size, bias=False)
         nn.init.normal_(self.head.weight, std=0.02)
 
@@ -118,8 +117,3 @@ class NextToken(Objective[Draw]):
             )
             last = hidden[:, -1]
         return ImageTokens(codes=torch.stack(codes, 1).view(batch, side, side))
-
-    def zeros(self, device: torch.device) -> ImageTokens:
-        """One picture of code 0."""
-        side = self.spec.grid_size
-        return ImageTokens(codes=torch.zeros(1, side, side, dtype=torch.int64, device=device))

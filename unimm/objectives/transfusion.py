@@ -26,7 +26,6 @@ from unimm.objectives.latents import (
     DEFAULT_SAMPLING,
     LatentSpace,
     check_patches,
-    clean_context,
     draw_noise,
     draw_times,
     latents_of,
@@ -71,12 +70,8 @@ class TransfusionConfig(ObjectiveConfig):
         return Transfusion(self, dim, spec)
 
     def layout(self, tokens: ImageTokens, special: SpecialIds) -> Segment:
-        """``<boi>`` and one noisy patch a position, all in one block."""
+        """One noisy patch a position, all in one block."""
         return query_layout(tokens, special, patch_size=self.patch_size, head=self.name)
-
-    def context(self, codes: Tensor, special: SpecialIds) -> Segment:
-        """The finished picture's codes in one block."""
-        return clean_context(codes, special, head=self.name)
 
 
 class Transfusion(Objective[NoisyDraw]):
@@ -92,8 +87,8 @@ class Transfusion(Objective[NoisyDraw]):
     space: LatentSpace
 
     def __init__(self, config: TransfusionConfig, dim: int, spec: ImageSpec) -> None:
-        super().__init__()
-        self.config, self.spec = config, spec
+        super().__init__(spec)
+        self.config = config
         check_patches(config.patch_size, spec)
         channels = spec.latent_dim * config.patch_size**2
         self.input = nn.Linear(channels, dim)

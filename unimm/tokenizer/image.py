@@ -1,48 +1,26 @@
 """The image tokenizer: pixels to ``ImageTokens`` and back.
 
+It gives a picture's codes in *schedules*: ``single``, one grid, or a pyramid of grids named by
+their sides, such as ``1-2-4-8-16``. Contexts are always made of single-scale codes; those of a
+picture in a pyramid's schedule are found from the sum of its scales, as a trunk leaves it behind.
+
 Shapes: B batch, H W picture, h w code grid (picture sides over ``downsample``), C latent channels,
 K codebook size.
 """
 
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from unimm.document import ImageTokens
-from unimm.tokenizer.autoencoder import AutoencoderConfig, Decoder, Encoder
-from unimm.tokenizer.quantizer import Quantizer, QuantizerConfig
+from unimm.tokenizer.autoencoder import Decoder, Encoder
+from unimm.tokenizer.image_config import ImageTokenizerConfig
+from unimm.tokenizer.pyramid import Pyramid, parse_schedule
+from unimm.tokenizer.quantizer import Quantizer, flat_vectors
+from unimm.tokenizer.schedules import SINGLE, learn_schedules
 
-SINGLE = "single"  # the schedule of one grid of codes
 _PIXEL_TOLERANCE = 1e-3
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageTokenizerConfig:
-    """Architecture of an image tokenizer.
-
-    Attributes:
-        autoencoder: sizes of encoder and decoder.
-        quantizer: scheme, codebook size and latent channels.
-        image_size: side in pixels of the pictures it was trained on; any size that ``downsample``
-            divides works, this one works best.
-        schedules: which code layouts it gives over its one codebook; ``single`` is always there,
-            since context copies are made of it.
-    """
-
-    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
-    quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
-    image_size: int = 128
-    schedules: tuple[str, ...] = (SINGLE,)
-
-    def __post_init__(self) -> None:
-        if self.schedules != (SINGLE,):
-            raise ValueError(f"schedules {self.schedules} are not known; known: {(SINGLE,)}")
-        if self.image_size % self.autoencoder.downsample:
-            raise ValueError(
-                f"image_size {self.image_size} must be a multiple of {self.autoencoder.downsample}"
-            )
 
 
 class Reconstruction(NamedTuple):
@@ -50,14 +28,14 @@ class Reconstruction(NamedTuple):
 
     Attributes:
         pixels: ``(B, 3, H, W)`` float32.
-        codes: ``(B, h, w)`` int64.
-        latents: ``(B, C, h, w)`` float32.
+        codes: int64, all codes that the pictures are made of.
+        seen: what each of ``ImageTokenizer.codebooks`` looked up, ``(n, C)`` a codebook.
         quantizer_loss: scalar.
     """
 
     pixels: Tensor
     codes: Tensor
-    latents: Tensor
+    seen: tuple[Tensor, ...]
     quantizer_loss: Tensor
 
 
@@ -78,7 +56,14 @@ class ImageTokenizer(nn.Module):
         dim = config.quantizer.dim
         self.encoder = Encoder(config.autoencoder, dim)
         self.decoder = Decoder(config.autoencoder, dim)
-        self.quantizer = Quantizer(config.quantizer)
+        has_pyramid = bool(config.pyramids)
+        self.quantizer = Quantizer(config.quantizer, is_residual=has_pyramid and config.is_shared)
+        self.pyramid = Pyramid(dim) if has_pyramid else None
+        self.scale_quantizer = (
+            Quantizer(config.quantizer, is_residual=True)
+            if has_pyramid and not config.is_shared
+            else None
+        )
         self.register_buffer("latent_mean", torch.zeros(dim))
         self.register_buffer("latent_std", torch.ones(dim))
 
@@ -109,8 +94,13 @@ class ImageTokenizer(nn.Module):
 
     @property
     def codebook_vectors(self) -> Tensor:
-        """Vectors of all codes, ``(K, C)`` float32, in the space of the latents."""
+        """Vectors of all single-scale codes, ``(K, C)`` float32, in the space of the latents."""
         return self.quantizer.codebook_vectors
+
+    @property
+    def codebooks(self) -> tuple[Quantizer, ...]:
+        """All codebooks, the one that pictures are drawn from first."""
+        return tuple(q for q in (self.scale_quantizer, self.quantizer) if q is not None)
 
     def grid_size(self, height: int, width: int) -> tuple[int, int]:
         """Give the code grid of a picture.
@@ -129,49 +119,70 @@ class ImageTokenizer(nn.Module):
         return height // factor, width // factor
 
     @torch.no_grad()
-    def encode(self, pixels: Tensor) -> ImageTokens:
+    def encode(self, pixels: Tensor, schedule: str = SINGLE) -> ImageTokens:
         """Encode pictures.
 
         Args:
             pixels: ``(B, 3, H, W)`` float in [-1, 1], or ``(3, H, W)`` for one picture.
+            schedule: code layout, ``single`` or a pyramid.
 
         Returns:
-            ``codes (B, h, w)`` and ``latents (B, C, h, w)``; without B for one picture.
+            As ``to_tokens``; without B for one picture.
 
         Raises:
-            ValueError: on another shape or type, values outside [-1, 1] or NaN.
+            ValueError: on another shape or type, values outside [-1, 1] or NaN, or a schedule that
+                this tokenizer or this size does not have.
         """
-        self._check_pixels(pixels)
+        _check_pixels(pixels)
+        self.grid_size(pixels.shape[-2], pixels.shape[-1])
         if pixels.ndim == 3:
-            return self.encode(pixels.unsqueeze(0))[0]
+            return self.encode(pixels.unsqueeze(0), schedule)[0]
         latents = self.quantizer.to_latents(self.encoder(pixels.to(self.dtype)))
-        return ImageTokens(codes=self.quantizer.nearest(latents), latents=latents)
+        return self.to_tokens(latents, schedule)
+
+    @torch.no_grad()
+    def to_tokens(self, latents: Tensor, schedule: str = SINGLE) -> ImageTokens:
+        """Quantize latents ``(B, C, h, w)``.
+
+        Returns:
+            ``codes (B, h, w)`` and ``latents``; of a pyramid also ``scale_codes``, and the codes
+            are those of the sum of its scales.
+        """
+        if schedule == SINGLE:
+            return ImageTokens(codes=self.quantizer.nearest(latents), latents=latents)
+        found = self._pyramid().encode(latents, parse_schedule(schedule), self.codebooks[0])
+        return ImageTokens(
+            codes=self.quantizer.nearest(found.sums[-1]), scale_codes=found.codes, latents=latents
+        )
 
     @torch.no_grad()
     def decode(self, tokens: ImageTokens, *, prefer_latents: bool = False) -> Tensor:
         """Draw pictures from their tokens.
 
         Args:
-            tokens: ``codes (B, h, w)`` or ``latents (B, C, h, w)``, with or without B.
-            prefer_latents: which to draw if both are there; codes by default, since they are what
-                a trunk writes.
+            tokens: ``scale_codes``, ``codes (B, h, w)`` or ``latents (B, C, h, w)``, with or
+                without B.
+            prefer_latents: which to draw if latents are there too; codes by default, those of all
+                scales if there are any, since they are what a trunk writes.
 
         Returns:
             ``(B, 3, H, W)`` float32 in [-1, 1]; without B for one picture.
 
         Raises:
-            ValueError: if there is neither, or a code is out of range.
+            ValueError: if there are none of them, or a code is out of range.
         """
-        if tokens.latents is not None and (prefer_latents or tokens.codes is None):
+        if tokens.latents is not None and (prefer_latents or not tokens.has_codes):
             return self.decode_vectors(tokens.latents)
+        if tokens.scale_codes:
+            return self.decode_scales(tokens.scale_codes)
         if tokens.codes is None:
             raise ValueError("these tokens have neither codes nor latents; nothing can be decoded")
         return self.decode_codes(tokens.codes)
 
     @torch.no_grad()
-    def reconstruct(self, pixels: Tensor) -> Tensor:
+    def reconstruct(self, pixels: Tensor, schedule: str = SINGLE) -> Tensor:
         """What is left of pictures after their codes: ``decode(encode(pixels))``."""
-        return self.decode(self.encode(pixels))
+        return self.decode(self.encode(pixels, schedule))
 
     def decode_codes(self, codes: Tensor) -> Tensor:
         """Draw ``(B, 3, H, W)`` in [-1, 1] from codes ``(B, h, w)``, with or without B.
@@ -179,12 +190,37 @@ class ImageTokenizer(nn.Module):
         Raises:
             ValueError: if a code is out of range.
         """
-        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.codebook_size:
-            raise ValueError(
-                f"codes from {int(codes.min())} to {int(codes.max())} do not fit a codebook of "
-                f"{self.codebook_size}: were they made by another image tokenizer?"
-            )
+        self._check_codes(codes)
         return self.decode_vectors(self.quantizer.embed(codes))
+
+    @torch.no_grad()
+    def decode_scales(self, scale_codes: tuple[Tensor, ...]) -> Tensor:
+        """Draw ``(B, 3, H, W)`` from the codes of all scales ``(B, n, n)``, with or without B.
+
+        Raises:
+            ValueError: if a code is out of range, or the tokenizer has no pyramid.
+        """
+        if scale_codes[0].ndim == 2:
+            return self.decode_scales(tuple(codes[None] for codes in scale_codes))[0]
+        for codes in scale_codes:
+            self._check_codes(codes)
+        return self.decode_vectors(self.sums(scale_codes)[:, -1])
+
+    def sums(self, scale_codes: tuple[Tensor, ...]) -> Tensor:
+        """Sums of all scales up to each one, ``(B, scales, C, h, h)``."""
+        scales = tuple(codes.shape[-1] for codes in scale_codes)
+        return self._pyramid().sums(scale_codes, scales, self.codebooks[0])
+
+    @torch.no_grad()
+    def add_scale(
+        self, total: Tensor, codes: Tensor, scale: int, scales: tuple[int, ...]
+    ) -> Tensor:
+        """Add the codes ``(B, n, n)`` of one scale to the sum ``(B, C, h, h)`` of the coarser."""
+        return total + self._pyramid().grow(self.codebooks[0].embed(codes), scale, scales)
+
+    def shrink(self, total: Tensor, side: int) -> Tensor:
+        """Average a sum ``(B, C, h, h)`` down to the next scale's grid ``(B, C, n, n)``."""
+        return self._pyramid().shrink(total, side)
 
     @torch.no_grad()
     def decode_vectors(self, vectors: Tensor) -> Tensor:
@@ -206,26 +242,46 @@ class ImageTokenizer(nn.Module):
                 that the decoder learns to draw both.
         """
         encoded = self.encoder(pixels)
+        if self.pyramid is not None:
+            return self._train_schedules(encoded, self.pyramid, num_bypassed)
         quantized = self.quantizer(encoded)
         vectors = quantized.vectors
         if num_bypassed:
             vectors = torch.cat([vectors[:-num_bypassed], quantized.latents[-num_bypassed:]])
-        return Reconstruction(
-            self.decoder(vectors), quantized.codes, quantized.latents, quantized.loss
+        seen = (flat_vectors(quantized.latents.detach()),)
+        return Reconstruction(self.decoder(vectors), quantized.codes, seen, quantized.loss)
+
+    def _train_schedules(
+        self, encoded: Tensor, pyramid: Pyramid, num_bypassed: int
+    ) -> Reconstruction:
+        latents = self.quantizer.to_latents(encoded)
+        num_coded = len(latents) - num_bypassed
+        schedules = [() if name == SINGLE else parse_schedule(name) for name in self.schedules]
+        found = learn_schedules(
+            latents[:num_coded],
+            schedules,
+            pyramid=pyramid,
+            quantizer=self.codebooks[0],
+            copy_quantizer=None if self.scale_quantizer is None else self.quantizer,
         )
+        pixels = self.decoder(torch.cat([found.vectors, latents[num_coded:]]))
+        return Reconstruction(pixels, found.codes, found.seen, found.loss)
 
     def to_state(self) -> dict[str, Tensor]:
         """What has to be kept to use the tokenizer: weights, codebook, statistics of the latents.
 
-        Moving averages that only training needs are left out. ``quantizer.codebook`` and the
-        statistics are best kept in float32; a rounded codebook gives other codes.
+        Moving averages that only training needs are left out. All but encoder and decoder is best
+        kept in float32; a rounded codebook gives other codes.
         """
         state = {
             name: tensor.detach()
             for name, tensor in self.state_dict().items()
-            if not name.startswith("quantizer.")
+            if not name.startswith(("quantizer.", "scale_quantizer."))
         }
-        return state | {"quantizer.codebook": self.codebook_vectors.detach()}
+        state["quantizer.codebook"] = self.codebook_vectors.detach()
+        if self.scale_quantizer is not None:
+            state["scale_quantizer.codebook"] = self.scale_quantizer.codebook_vectors.detach()
+        return state
 
     @staticmethod
     def from_state(config: ImageTokenizerConfig, state: dict[str, Tensor]) -> "ImageTokenizer":
@@ -251,27 +307,41 @@ class ImageTokenizer(nn.Module):
                     f"{name} is {tuple(tensor.shape)}, but the configuration says "
                     f"{tuple(wanted[name].shape)}; do config and weights come from one folder?"
                 )
-        weights = {k: v for k, v in state.items() if k != "quantizer.codebook"}
+        weights = {k: v for k, v in state.items() if not k.endswith("quantizer.codebook")}
         tokenizer.load_state_dict(weights, strict=False)
         tokenizer.quantizer.freeze(state["quantizer.codebook"])
+        if tokenizer.scale_quantizer is not None:
+            tokenizer.scale_quantizer.freeze(state["scale_quantizer.codebook"])
         return tokenizer.eval().requires_grad_(False)
 
-    def _check_pixels(self, pixels: Tensor) -> None:
-        if pixels.ndim not in (3, 4) or pixels.shape[-3] != 3:
+    def _pyramid(self) -> Pyramid:
+        if self.pyramid is None:
             raise ValueError(
-                f"pixels must be (B, 3, H, W) or (3, H, W), got {tuple(pixels.shape)}; "
-                "put the channels first and drop alpha"
+                f"this image tokenizer was trained on {', '.join(self.schedules)} only and has "
+                "no pyramid: train one with such a schedule (tokenizer.schedules)"
             )
-        if not pixels.is_floating_point():
+        return self.pyramid
+
+    def _check_codes(self, codes: Tensor) -> None:
+        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.codebook_size:
             raise ValueError(
-                f"pixels are {pixels.dtype}; give floats in [-1, 1] (uint8 / 127.5 - 1)"
+                f"codes from {int(codes.min())} to {int(codes.max())} do not fit a codebook of "
+                f"{self.codebook_size}: were they made by another image tokenizer?"
             )
-        self.grid_size(pixels.shape[-2], pixels.shape[-1])
-        low, high = pixels.aminmax()
-        if not (
-            low >= -1 - _PIXEL_TOLERANCE and high <= 1 + _PIXEL_TOLERANCE
-        ):  # also false for NaN
-            raise ValueError(
-                f"pixels go from {low.item():g} to {high.item():g}, but must lie in [-1, 1] and "
-                "be finite; uint8 / 127.5 - 1 gives that range"
-            )
+
+
+def _check_pixels(pixels: Tensor) -> None:
+    """Refuse what is no picture in [-1, 1]."""
+    if pixels.ndim not in (3, 4) or pixels.shape[-3] != 3:
+        raise ValueError(
+            f"pixels must be (B, 3, H, W) or (3, H, W), got {tuple(pixels.shape)}; "
+            "put the channels first and drop alpha"
+        )
+    if not pixels.is_floating_point():
+        raise ValueError(f"pixels are {pixels.dtype}; give floats in [-1, 1] (uint8 / 127.5 - 1)")
+    low, high = pixels.aminmax()
+    if not (low >= -1 - _PIXEL_TOLERANCE and high <= 1 + _PIXEL_TOLERANCE):  # also false for NaN
+        raise ValueError(
+            f"pixels go from {low.item():g} to {high.item():g}, but must lie in [-1, 1] and "
+            "be finite; uint8 / 127.5 - 1 gives that range"
+        )

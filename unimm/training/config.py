@@ -183,6 +183,8 @@ class TrainConfig:
         max_steps: optimizer steps at most.
         max_minutes: wall-clock time at most; the learning rate then follows the time too, and two
             runs are no longer equal.
+        max_flops: counted floating-point operations at most (the image tokenizer's are not): runs
+            that end there have done equal work, whatever their objective.
         seed: of everything.
     """
 
@@ -198,9 +200,12 @@ class TrainConfig:
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     max_steps: int = 1000
     max_minutes: float | None = None
+    max_flops: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.max_flops is not None and self.max_flops <= 0:
+            raise ValueError(f"max_flops must be positive, got {self.max_flops}")
         if self.max_steps < 1:
             raise ValueError(f"max_steps must be at least 1, got {self.max_steps}")
         if self.max_minutes is not None and self.max_minutes <= 0:

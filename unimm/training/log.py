@@ -11,7 +11,7 @@ from typing import Any, TextIO
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from torch import Tensor
+from torch import Tensor, nn
 
 from unimm.distributed import all_reduce_sum, is_main, world_size
 from unimm.document import Batch
@@ -98,7 +98,7 @@ class Meter:
 
     def __init__(self, model: UniMM, device: torch.device) -> None:
         self._heads = ("text", *model.config.heads)
-        self._model = ModelFlops(model)
+        self.count_flops = ModelFlops(model)
         self._device = device
         self._peak = _peak_flops(device)
         self._reset()
@@ -115,7 +115,7 @@ class Meter:
         self._sums = sums if self._sums is None else self._sums + sums
         self._counts.update(losses.counts)
         self._positions += batch.input_ids.numel()
-        self._flops += self._model(batch)
+        self._flops += self.count_flops(batch)
 
     def close(self) -> dict[str, float]:
         """Give the figures since the last call, losses in nats a prediction; then restart."""
@@ -149,10 +149,7 @@ class ModelFlops:
         self._per_square = 6 * config.depth * config.num_heads * config.head_width
         self._per_prediction = {
             "text": 6 * model.text_head.weight.numel(),
-            **{
-                name: 6 * sum(p.numel() for p in model.objective(name).parameters())
-                for name in model.config.heads
-            },
+            **{name: 6 * _multiplied_weights(model.objective(name)) for name in model.config.heads},
         }
 
     def __call__(self, batch: Batch) -> float:
@@ -163,6 +160,12 @@ class ModelFlops:
         )
         attention = self._per_square * float(lengths.square().sum())
         return self._per_position * batch.input_ids.numel() + attention + heads
+
+
+def _multiplied_weights(module: nn.Module) -> int:
+    """Weights that every position is multiplied with: all but tables that are looked up."""
+    parts = (part for part in module.modules() if not isinstance(part, nn.Embedding))
+    return sum(p.numel() for part in parts for p in part.parameters(recurse=False))
 
 
 def _peak_flops(device: torch.device) -> float | None:

@@ -62,14 +62,18 @@ def train(config: TrainConfig, *, draw: Finish, save: Finish) -> Path:
     batches = _open_batches(config, parts, micro_rows, start=state.step * grad_accum_steps)
     meter, watch = Meter(model, device), LossWatch(run_dir)
     every, step, first_step = config.logging, state.step, state.step
+    flops, images = state.flops, state.images
 
     with RunLog(config, step=step) as log, StopSignal() as stop:
         if step == 0:
             log.write(0, describe(parts), progress=0.0)
-        progress = clock.progress(step)
+        progress = clock.progress(step, flops)
         while progress < 1.0:
             micro_batches = list(islice(batches, grad_accum_steps))
-            agreed = agree(micro_batches, clock.progress(step + 1), stop.is_set, device)
+            flops += world_size() * sum(map(meter.count_flops, micro_batches))
+            progress = clock.progress(step + 1, flops)
+            agreed = agree(micro_batches, progress, stop.is_set, device)
+            images += agreed.images
             for batch in micro_batches:
                 losses = engine.forward(batch.to(device), counts=agreed.counts)
                 engine.backward(losses.total)
@@ -88,7 +92,7 @@ def train(config: TrainConfig, *, draw: Finish, save: Finish) -> Path:
             if is_logged or is_saved:
                 watch.check()
             if is_logged or is_last:
-                figures = meter.close() | {"learning_rate": rate}
+                figures = meter.close() | {"learning_rate": rate, "flops": flops, "images": images}
                 log.write(step, figures | ({"norm": norm} if norm else {}), progress=progress)
             if is_last or _is_due(step, every.evaluate_every):
                 with engine.averaged_weights():
@@ -101,6 +105,8 @@ def train(config: TrainConfig, *, draw: Finish, save: Finish) -> Path:
                     seconds=clock.elapsed(),
                     warm_seconds=clock.warm_seconds,
                     num_ranks=world_size(),
+                    flops=flops,
+                    images=images,
                 )
                 save_checkpoint(engine, now, run_dir=run_dir, keep=every.keep_checkpoints)
             if agreed.is_stopped and not is_last:
@@ -115,11 +121,13 @@ class Agreed:
 
     Attributes:
         counts: predictions of each head over the whole step.
+        images: pictures drawn in the step.
         progress: of the run after the step, by the first rank's clock.
         is_stopped: whether any rank was told to stop.
     """
 
     counts: dict[str, int]
+    images: int
     progress: float
     is_stopped: bool
 
@@ -137,12 +145,14 @@ def agree(
     """
     heads = list(micro_batches[0].slots)
     counts = {head: sum(len(batch.slots[head].index) for batch in micro_batches) for head in heads}
+    images = sum(len(slots.seeds) for batch in micro_batches for slots in batch.slots.values())
     if world_size() == 1:
-        return Agreed(counts=counts, progress=progress, is_stopped=is_stopped)
-    own = [*counts.values(), progress if rank() == 0 else 0.0, float(is_stopped)]
+        return Agreed(counts=counts, images=images, progress=progress, is_stopped=is_stopped)
+    own = [*counts.values(), images, progress if rank() == 0 else 0.0, float(is_stopped)]
     summed = all_reduce_sum(torch.tensor(own, dtype=torch.float64, device=device)).tolist()
     return Agreed(
         counts={head: round(number) for head, number in zip(heads, summed, strict=False)},
+        images=round(summed[-3]),
         progress=summed[-2],
         is_stopped=summed[-1] > 0,
     )
@@ -179,6 +189,7 @@ def _clock(config: TrainConfig, state: RunState) -> Clock:
     return Clock(
         max_steps=config.max_steps,
         max_seconds=None if minutes is None else 60 * minutes,
+        max_flops=config.max_flops,
         seconds=state.seconds,
         warm_seconds=state.warm_seconds,
     )

@@ -23,6 +23,7 @@ from unimm.document import Batch
 from unimm.model import UniMM
 from unimm.objectives.base import ImageSpec
 from unimm.tokenizer.image import ImageTokenizer
+from unimm.tokenizer.schedules import SINGLE
 from unimm.tokenizer.text import TextTokenizer
 from unimm.training.config import DataConfig, TrainConfig, WorldConfig
 
@@ -40,7 +41,7 @@ class Parts:
         model: freshly drawn, float32, on the CPU.
         stream: the rows of the training documents.
         evaluation: name of a held-out set -> its batches with the marks of copied names.
-        image_tokenizer: as loaded, on the CPU.
+        image_tokenizer: as loaded, on the run's device.
         text_tokenizer: as loaded.
     """
 
@@ -49,6 +50,19 @@ class Parts:
     evaluation: dict[str, list[tuple[Batch, Tensor]]]
     image_tokenizer: ImageTokenizer
     text_tokenizer: TextTokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What the objectives of a run need of every picture.
+
+    Attributes:
+        schedules: code layouts.
+        with_latents: the latents too.
+    """
+
+    schedules: tuple[str, ...] = (SINGLE,)
+    with_latents: bool = False
 
 
 def prepare(config: TrainConfig, *, micro_rows: int, device: torch.device) -> Parts:
@@ -63,10 +77,13 @@ def prepare(config: TrainConfig, *, micro_rows: int, device: torch.device) -> Pa
     image_tokenizer = load_image_tokenizer(config.image_tokenizer)
     tokenizer_hash = image_tokenizer_hash(image_tokenizer)
     special = text_tokenizer.special_ids
-    with_latents = any(objective.needs_latents for objective in config.model.objectives)
-    folders = _folders(
-        config.data, image_tokenizer, tokenizer_hash, device, with_latents=with_latents
+    image_tokenizer.to(device)
+    objectives = config.model.objectives
+    kept = Kept(
+        schedules=tuple(sorted({objective.schedule for objective in objectives})),
+        with_latents=any(objective.needs_latents for objective in objectives),
     )
+    folders = _folders(config.data, image_tokenizer, tokenizer_hash, device, kept)
     packing = Packing(
         row_length=config.data.row_length,
         special=special,
@@ -78,7 +95,7 @@ def prepare(config: TrainConfig, *, micro_rows: int, device: torch.device) -> Pa
 
     def read(split: str, limit: int | None = None) -> Corpus:
         folder = ShardFolder(folders[split], tokenizer_hash=tokenizer_hash)
-        if with_latents and not folder.manifest.latent_dim:
+        if kept.with_latents and not folder.manifest.latent_dim:
             raise ValueError(
                 f"the shards in {folder.folder} hold codes only, but "
                 f"{', '.join(config.model.heads)} learns from latents: encode the documents again "
@@ -131,7 +148,7 @@ def encode_world(
     tokenizer: ImageTokenizer,
     tokenizer_hash: str,
     device: torch.device,
-    with_latents: bool = False,
+    kept: Kept,
 ) -> Path:
     """Encode documents of the embedded world, or find them encoded.
 
@@ -153,7 +170,7 @@ def encode_world(
         world.image_size,
         asdict(world.mix),
         tokenizer_hash,
-        *(["latents"] if with_latents else []),
+        asdict(kept),
     ]
     name = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
     folder = Path(world.cache_dir).expanduser() / f"{split}-{name}"
@@ -164,7 +181,8 @@ def encode_world(
         split=split,
         seed=world.seed,
         documents_per_shard=_DOCUMENTS_PER_SHARD,
-        latent_dim=tokenizer.latent_dim if with_latents else 0,
+        schedules=kept.schedules,
+        latent_dim=tokenizer.latent_dim if kept.with_latents else 0,
     )
     if is_main():
         writer = ShardWriter(folder, manifest=manifest)
@@ -174,7 +192,7 @@ def encode_world(
         encode_documents(
             source,
             writer,
-            encode=encoder_of(tokenizer, device, with_latents=with_latents),
+            encode=encoder_of(tokenizer, device, kept.schedules, with_latents=kept.with_latents),
             device=device,
             num_processes=world.num_processes,
             batch_size=64,
@@ -188,8 +206,7 @@ def _folders(
     tokenizer: ImageTokenizer,
     tokenizer_hash: str,
     device: torch.device,
-    *,
-    with_latents: bool,
+    kept: Kept,
 ) -> dict[str, Path]:
     """Split -> folder of shards, of those that there are."""
     if data.world is None:
@@ -203,7 +220,7 @@ def _folders(
             tokenizer=tokenizer,
             tokenizer_hash=tokenizer_hash,
             device=device,
-            with_latents=with_latents,
+            kept=kept,
         )
         for split in splits
         if split == "train" or data.world.num_held_out

@@ -32,12 +32,16 @@ class RunState:
         seconds: spent so far.
         warm_seconds: of them, in the first steps of processes.
         num_ranks: processes that wrote the checkpoint.
+        flops: floating-point operations of all ranks.
+        images: pictures drawn in training by all ranks.
     """
 
     step: int = 0
     seconds: float = 0.0
     warm_seconds: float = 0.0
     num_ranks: int = 1
+    flops: float = 0.0
+    images: int = 0
 
 
 def start_run(config: TrainConfig) -> None:

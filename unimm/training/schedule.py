@@ -15,12 +15,14 @@ class Clock:
     Attributes:
         max_steps: steps of the whole run.
         max_seconds: of the whole run, all processes' first steps included; None for no bound.
+        max_flops: floating-point operations of the whole run; None for no bound.
         seconds: spent before this process.
         warm_seconds: spent in first steps.
     """
 
     max_steps: int
     max_seconds: float | None = None
+    max_flops: float | None = None
     seconds: float = 0.0
     warm_seconds: float = 0.0
     _started: float = field(default_factory=time.monotonic)
@@ -33,9 +35,11 @@ class Clock:
         """Say that the process's first step is done."""
         self.warm_seconds += time.monotonic() - self._started
 
-    def progress(self, step: int) -> float:
-        """Give the share of the run that is done after ``step`` steps, from 0 to 1."""
+    def progress(self, step: int, flops: float = 0.0) -> float:
+        """Give the share of the run that is done after ``step`` steps and their operations."""
         share = step / self.max_steps
+        if self.max_flops is not None:
+            share = max(share, flops / self.max_flops)
         if self.max_seconds is not None:
             useful = max(self.max_seconds - self.warm_seconds, 1e-6)
             share = max(share, (self.elapsed() - self.warm_seconds) / useful)

@@ -104,14 +104,24 @@ def train_image_tokenizer(
 
 @torch.no_grad()
 def evaluate(state: TokenizerState, held_out: PictureBatch, run_dir: Path) -> dict[str, float]:
-    """Score the averaged tokenizer on held-out pictures and draw them beside their originals."""
+    """Score the averaged tokenizer on held-out pictures and draw them beside their originals.
+
+    Returns:
+        Name -> figure; those of a second and later schedule are named ``schedule/name``.
+    """
     device = state.average.latent_mean.device
     pixels = to_pixels(held_out.pixels, device)
     mask = None if held_out.mask is None else held_out.mask.to(device)
-    drawn = state.average.decode(state.average.encode(pixels))
-    save_pairs(run_dir / "samples" / f"step_{state.step:06d}.png", pixels[:24], drawn[:24])
-    summary = summarize_scores([score_pictures(drawn, pixels, mask)])
-    return {name: round(value, 4) for name, value in summary.items()}
+    figures: dict[str, float] = {}
+    for number, schedule in enumerate(state.average.schedules):
+        drawn = state.average.reconstruct(pixels, schedule)
+        summary = summarize_scores([score_pictures(drawn, pixels, mask)])
+        prefix = f"{schedule}/" if number else ""
+        figures |= {prefix + name: round(value, 4) for name, value in summary.items()}
+        if number == 0:
+            path = run_dir / "samples" / f"step_{state.step:06d}.png"
+            save_pairs(path, pixels[:24], drawn[:24])
+    return figures
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unimm.data.images import PictureBatch
+from unimm.metrics.codes import code_usage
 from unimm.metrics.image import psnr
 from unimm.tokenizer.losses import (
     PatchDiscriminator,
@@ -18,7 +19,6 @@ from unimm.tokenizer.losses import (
     pixel_weights,
     reconstruction_loss,
 )
-from unimm.tokenizer.quantizer import code_usage
 from unimm.training.schedule import learning_rate_factor
 from unimm.training.tokenizer_config import TokenizerTrainConfig
 from unimm.training.tokenizer_state import (
@@ -101,7 +101,7 @@ class TrainStep:
             "pixels": pixels,
             "mask": mask if mask is not None else torch.empty(0),
             "codes": output.codes,
-            "replaced": torch.tensor(self._replace(output.latents.detach(), progress)),
+            "replaced": torch.tensor(self._replace(output.seen, progress)),
         }
 
     def _autocast(self) -> torch.autocast:
@@ -133,12 +133,15 @@ class TrainStep:
         discriminator_loss(*logits.chunk(2)).backward()
         optimizer.step()
 
-    def _replace(self, latents: Tensor, progress: float) -> int:
+    def _replace(self, seen: tuple[Tensor, ...], progress: float) -> int:
         config, step = self.config, self.state.step + 1
         if step % config.replace_every or progress >= config.replace_until:
             return 0
-        return self.state.tokenizer.quantizer.replace_dead_codes(
-            latents, min_share=config.replace_below, generator=self.state.generator
+        return sum(
+            codebook.replace_dead_codes(
+                vectors, min_share=config.replace_below, generator=self.state.generator
+            )
+            for codebook, vectors in zip(self.state.tokenizer.codebooks, seen, strict=True)
         )
 
 

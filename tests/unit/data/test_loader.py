@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from corpora import encode_texts, tiny_corpus
-from helpers import SPECIAL
+from helpers import SPECIAL, tiny_objective
 
 from unimm.data.corpus import PictureSizes, copied_name_mask
 from unimm.data.loader import (
@@ -17,7 +17,7 @@ from unimm.data.loader import (
     first_fit,
     iterate_batches,
 )
-from unimm.document import ImageTokens, layout_document
+from unimm.document import layout_document
 from unimm.objectives import OBJECTIVES
 
 
@@ -50,11 +50,11 @@ def assert_equal(a, b):
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_lengths_equal_those_of_the_layout(tmp_path, name):
-    corpus, objective = tiny_corpus(tmp_path, num_documents=13), OBJECTIVES[name]()
-    example = ImageTokens(codes=torch.zeros(4, 4, dtype=torch.int64))
+    corpus, objective = tiny_corpus(tmp_path, num_documents=13), tiny_objective(name)
+    example = corpus.blank(objective.schedule)
     lengths = corpus.lengths(PictureSizes.of(objective, example, SPECIAL))
     found = [
-        len(layout_document(corpus.document(i), objective, SPECIAL))
+        len(layout_document(corpus.document(i, schedule=objective.schedule), objective, SPECIAL))
         for i in range(corpus.num_documents)
     ]
     assert lengths.tolist() == found
@@ -117,6 +117,12 @@ def test_weights_choose_the_objective_of_a_document(tmp_path):
     stream = RowStream(corpus, packing(objectives=heads, weights={"next_token": 3.0, "other": 1.0}))
     chosen = [head for row in stream.rows_of(0) for head in row.heads]
     assert 25 < chosen.count("other") < 75
+
+
+def test_a_schedule_that_the_shards_lack(tmp_path):
+    corpus = tiny_corpus(tmp_path, num_documents=3)
+    with pytest.raises(ValueError, match=r"schedules single, 1-2-4, but an objective draws by 1-4"):
+        corpus.document(0, schedule="1-4")
 
 
 def test_document_longer_than_the_row(tmp_path):

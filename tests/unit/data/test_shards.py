@@ -32,7 +32,7 @@ def write(folder, manifest=MANIFEST, numbers=(0, 1), largest_code=23):
             document_line([{"text": f"page {number}"}, {"image": k, "is_drawn": True}], index=k)
             for k in range(2)
         ]
-        writer.write(number, documents=b"".join(lines), num_documents=2, images=images)
+        writer.write(number, documents=b"".join(lines), num_documents=2, images={"single": images})
     return writer
 
 
@@ -43,15 +43,15 @@ def test_what_is_written_is_read(tmp_path):
     assert folder.num_documents == len(documents) == 4 and folder.num_images == 4
     shard, document = documents[2]
     assert shard == 1 and document["parts"][0] == {"text": "page 1"}
-    codes = folder.images[1].codes
+    codes = folder.images[1]["single"].codes
     assert codes is not None and codes.shape == (2, 4, 4) and int(codes[0, 0, 0]) == 23
-    assert folder.images[1].latents is None
+    assert folder.images[1]["single"].latents is None
 
 
 def test_latents_are_kept_in_half_precision_and_reach_documents(tmp_path):
     write(tmp_path, replace(MANIFEST, latent_dim=3))
     folder = ShardFolder(tmp_path)
-    stored = folder.images[0].latents
+    stored = folder.images[0]["single"].latents
     assert stored is not None and stored.shape == (2, 3, 4, 4) and stored.dtype == torch.float16
     corpus = Corpus(folder, encode_texts=lambda texts: [[7] for _ in texts])
     tokens = corpus.document(1).parts[1].tokens
@@ -116,4 +116,40 @@ def test_no_folder_and_bad_index(tmp_path):
         ShardFolder(tmp_path / "nowhere")
     (tmp_path / INDEX).write_text(json.dumps({"format": 1}))
     with pytest.raises(ValueError, match="not an index"):
+        ShardFolder(tmp_path)
+
+
+def test_every_schedule_round_trips(tmp_path):
+    manifest = replace(MANIFEST, schedules=("single", "1-2-4"))
+    writer, generator = ShardWriter(tmp_path, manifest=manifest), torch.Generator().manual_seed(0)
+    images = {
+        name: manifest.blank(name, 3).map(
+            lambda codes: torch.randint(24, codes.shape, generator=generator)
+        )
+        for name in manifest.schedules
+    }
+    line = document_line([{"image": 0, "is_drawn": True}], index=0)
+    writer.write(0, documents=line, num_documents=1, images=images)
+    folder = ShardFolder(tmp_path)
+    assert folder.manifest == manifest and folder.num_images == 3
+    found = folder.images[0]["1-2-4"]
+    for ours, theirs in zip(found.scale_codes, images["1-2-4"].scale_codes, strict=True):
+        assert torch.equal(ours.long(), theirs)
+    single, copies = images["single"].codes, images["1-2-4"].codes
+    assert single is not None and copies is not None
+    share = float((single == copies).float().mean())
+    assert folder.copy_agreement() == {"1-2-4": pytest.approx(share)}
+    with pytest.raises(ValueError, match="schedules"):
+        ShardWriter(tmp_path, manifest=MANIFEST)
+
+
+def test_a_scales_code_out_of_range(tmp_path):
+    manifest = replace(MANIFEST, schedules=("1-2-4",))
+    images = {"1-2-4": manifest.blank("1-2-4", 1)}
+    images["1-2-4"].scale_codes[1][0, 1, 1] = 24
+    line = document_line([{"image": 0, "is_drawn": True}], index=0)
+    ShardWriter(tmp_path, manifest=manifest).write(
+        0, documents=line, num_documents=1, images=images
+    )
+    with pytest.raises(ValueError, match=r"code 24.*has 24 codes"):
         ShardFolder(tmp_path)

@@ -17,7 +17,7 @@ def mean_codes(pixels):
     """Stand-in for a tokenizer: one code for the mean of each 8x8 square."""
     grey = (pixels.mean(1, keepdim=True) + 1) * 127.5
     codes = torch.nn.functional.avg_pool2d(grey, 8)[:, 0].round().long()
-    return ImageTokens(codes=codes, latents=codes[:, None] / 2)
+    return {"single": ImageTokens(codes=codes, latents=codes[:, None] / 2)}
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_good_documents_are_encoded_and_bad_ones_counted(documents, tmp_path, ca
     assert [line["index"] for _, line in found] == [0, 2, 5]
     assert found[0][1]["truth"] == {"names": ["Mia"]}
     assert found[1][1]["parts"][1]["is_drawn"] is False and found[2][1]["is_open"]
-    codes = folder.images[0].codes
+    codes = folder.images[0]["single"].codes
     assert codes is not None
     grey, wide = codes.long()
     assert (grey == 200).all()
@@ -75,9 +75,13 @@ def test_good_documents_are_encoded_and_bad_ones_counted(documents, tmp_path, ca
 def test_latents_are_encoded_beside_the_codes(documents, tmp_path):
     encode(JsonlSource(documents, image_size=16), tmp_path / "shards", latent_dim=1)
     images = ShardFolder(tmp_path / "shards").images
-    assert images[1].latents is not None and len(images[1].latents) == 0  # text only
-    assert images[0].codes is not None and images[0].latents is not None
-    assert torch.equal(images[0].latents[:, 0].float() * 2, images[0].codes.float())
+    assert (
+        images[1]["single"].latents is not None and len(images[1]["single"].latents) == 0
+    )  # text only
+    assert images[0]["single"].codes is not None and images[0]["single"].latents is not None
+    assert torch.equal(
+        images[0]["single"].latents[:, 0].float() * 2, images[0]["single"].codes.float()
+    )
 
 
 def test_wrong_size_can_be_refused(documents, tmp_path):

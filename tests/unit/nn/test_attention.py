@@ -7,7 +7,6 @@ from helpers import SPECIAL, packed, random_story
 from torch.nn import functional
 
 from unimm.document import (
-    NO_CODE,
     Segment,
     attention_mask_mod,
     attention_rule,
@@ -32,11 +31,11 @@ class Blocked(NextTokenConfig):
         count = len(blocks)
         return replace(
             segment,
-            input_ids=torch.tensor([special.boi] + [special.pad] * count),
-            code_ids=torch.tensor([NO_CODE] + [0] * count),
-            labels=torch.tensor([-100] + [0] * count),
-            position_ids=torch.zeros(1 + count, 3, dtype=torch.int64),
-            block_ids=torch.cat([torch.tensor([0]), blocks + 1]),
+            input_ids=torch.full((count,), special.pad),
+            code_ids=torch.full((count,), 0),
+            labels=torch.zeros(count, dtype=torch.int64),
+            position_ids=torch.zeros(count, 3, dtype=torch.int64),
+            block_ids=blocks,
             is_context=False,
         )
 
@@ -76,7 +75,7 @@ def test_one_block_an_image_is_bidirectional_inside_causal_outside():
     assert rule[target, : boi + 1].all() and not rule[: boi + 1, target].any()
     assert not rule[copy, target].any()  # nobody reads the target but itself
     assert rule[boi + 33 :, copy].all() and not rule[boi + 33 :, target].any()
-    assert rule[copy, :boi].all()
+    assert rule[copy, : boi + 1].all()
 
 
 def test_one_block_a_scale_is_the_mask_of_var():

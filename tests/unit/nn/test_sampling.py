@@ -68,3 +68,13 @@ def test_guidance_goes_away_from_the_unconditional():
     outputs = torch.tensor([[1.0, 2.0], [0.0, 3.0]])
     assert guide(outputs, 2.0).tolist() == [[2.0, 1.0]]
     assert guide(outputs[:1], 1.0).tolist() == [[1.0, 2.0]]
+
+
+@pytest.mark.parametrize("options", [{"top_k": 7}, {"top_k": 20, "top_p": 0.6}, {"top_p": 0.6}])
+def test_drawing_among_the_likeliest_is_drawing_from_the_filtered(options):
+    generator = torch.Generator().manual_seed(0)
+    logits, uniform = torch.randn(500, 64, generator=generator), torch.rand(500)
+    config = SamplingConfig(temperature=0.8, **options)
+    cumulative = filter_logits(logits, config).softmax(-1).double().cumsum(-1)
+    whole = (cumulative <= uniform.double()[:, None] * cumulative[:, -1:]).sum(-1)
+    assert torch.equal(sample_from_logits(logits, uniform, config), whole)

@@ -98,8 +98,3 @@ def test_bad_pixels_are_named(
 def test_codes_out_of_range_are_named(tokenizer: ImageTokenizer, code: int) -> None:
     with pytest.raises(ValueError, match=f"{code}.*codebook of 64"):
         tokenizer.decode_codes(torch.full((1, 8, 8), code))
-
-
-def test_only_the_single_schedule_is_known() -> None:
-    with pytest.raises(ValueError, match="pyramid"):
-        ImageTokenizerConfig(schedules=("single", "pyramid"))

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from unimm.tokenizer.quantizer import Quantizer, QuantizerConfig, code_usage
+from unimm.metrics.codes import code_usage
+from unimm.tokenizer.quantizer import Quantizer, QuantizerConfig, flat_vectors
 
 SCHEMES: dict[str, dict[str, Any]] = {
     "vq": {"dim": 4},
@@ -111,16 +112,10 @@ def test_dead_codes_move_onto_latents() -> None:
         quantizer(one_place)
     spread = quantizer.to_latents(encoded(quantizer, batch=32))
     arguments = {"min_share": 0.03, "generator": torch.Generator().manual_seed(0)}
-    num_replaced = quantizer.replace_dead_codes(spread, **arguments)
+    num_replaced = quantizer.replace_dead_codes(flat_vectors(spread), **arguments)
     assert num_replaced == 63
     used = code_usage(torch.bincount(quantizer.nearest(spread).flatten(), minlength=64))
     assert used.num_used > 40
-
-
-def test_usage_counts_and_perplexity() -> None:
-    usage = code_usage(torch.tensor([5, 5, 5, 5, 0, 0]))
-    assert (usage.num_used, usage.num_dead) == (4, 2)
-    assert usage.perplexity == pytest.approx(4.0)
 
 
 @pytest.mark.parametrize(

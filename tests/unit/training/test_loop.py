@@ -156,6 +156,30 @@ def test_a_bound_on_time_ends_the_run_and_the_schedule(tmp_path):
     assert lines[-1]["learning_rate"] == pytest.approx(0.1 * 5e-3, rel=0.05)
 
 
+def test_counted_operations_bound_a_run(tmp_path):
+    whole = run(tiny_run(tmp_path, max_steps=12))
+    assert whole[0]["flops"] > 0 and whole[0]["images"] > 0
+    assert whole[-1]["flops"] == pytest.approx(12 * whole[0]["flops"], rel=0.1)
+    limit = 0.5 * whole[-1]["flops"]
+    half = run(tiny_run(tmp_path, max_flops=limit, run_dir=str(tmp_path / "half")))
+    assert limit <= half[-1]["flops"] < 1.2 * limit and len(half) in (6, 7)
+    with pytest.raises(ValueError, match="max_flops must be positive"):
+        tiny_run(tmp_path, max_flops=0.0)
+
+
+def test_work_done_outlives_an_interruption(tmp_path):
+    config = tiny_run(tmp_path, max_steps=4)
+    whole = run(config)
+    part = replace(config, run_dir=str(tmp_path / "part"))
+    logging = replace(config.logging, save_every=2)
+    stopped = replace(part, max_steps=2, logging=logging)
+    run(stopped)
+    (tmp_path / "part" / "config.yaml").unlink()
+    again = run(part)
+    assert [x["images"] for x in again] == [x["images"] for x in whole]
+    assert again[-1]["flops"] == pytest.approx(whole[-1]["flops"])
+
+
 def test_schedule_shapes():
     def rate(progress, **kwargs):
         return learning_rate_factor(progress, **(dict(warmup=0.1, hold=0.5, final=0.02) | kwargs))

@@ -133,6 +133,21 @@ def test_every_quantizer_trains(tmp_path: Path, quantizer: QuantizerConfig) -> N
     assert scores[-1] > scores[0] + 0.5
 
 
+@pytest.mark.parametrize("schedules", [("single", "1-2-4"), ("1-2-4",)])
+def test_pyramids_train_by_one_setting(tmp_path: Path, schedules: tuple[str, ...]) -> None:
+    config = make_config(tmp_path, 60)
+    tokenizer = train(replace(config, tokenizer=replace(TINY, schedules=schedules)))
+    scores = [line["held_out"] for line in read_log(tmp_path) if "held_out" in line]
+    names = ["psnr", "1-2-4/psnr"][: len(schedules)]
+    assert all(scores[-1][name] > scores[0][name] + 0.5 for name in names)
+    loaded = load_image_tokenizer(tmp_path / "image_tokenizer")
+    assert loaded.schedules == tokenizer.schedules == schedules
+    whole = tokenizer.state_dict()
+    part = replace(config, tokenizer=replace(TINY, schedules=schedules), max_steps=60)
+    again = train(part)  # finished: read back and given again
+    assert all(torch.equal(a, whole[name]) for name, a in again.state_dict().items())
+
+
 def test_pictures_without_masks_train_too(tmp_path: Path) -> None:
     def plain(step: int) -> Iterator[PictureBatch]:
         while True:

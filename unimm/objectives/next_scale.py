@@ -1,0 +1,202 @@
+"""Next-scale pictures: a pyramid of residual codes, one block a scale (VAR).
+
+All codes of a scale are predicted at once, in place, from the sum of the coarser scales averaged
+down to its grid (Tian et al., 2024). What later positions read is a copy of the finished picture in
+single-scale codes, found from the sum of all scales, in training as in generation.
+
+Legend: ``S`` scales of sides ``n``, ``T`` positions of all scales, ``h`` side of the finest grid.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unimm.document import NO_CODE, ImageTokens, Segment, SpecialIds
+from unimm.nn.sampling import SamplingConfig, guide, sample_from_logits
+from unimm.objectives.base import Block, Draw, ImageSpec, Objective, ObjectiveConfig, Steps
+from unimm.tokenizer.image import ImageTokenizer
+from unimm.tokenizer.pyramid import parse_schedule, schedule_name
+
+_SAMPLING = SamplingConfig(temperature=0.9, top_k=300, top_p=0.96, guidance_scale=2.5)
+DEFAULT_SAMPLING = (_SAMPLING, _SAMPLING)  # VAR's guidance: 2.5 at the last scale
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextScaleConfig(ObjectiveConfig):
+    """Next-scale prediction.
+
+    Attributes:
+        scales: sides of the grids, coarse to fine; a schedule of the image tokenizer.
+    """
+
+    name: ClassVar[str] = "next_scale"
+    is_own_context: ClassVar[bool] = False
+    default_sampling: ClassVar[tuple[SamplingConfig, SamplingConfig] | None] = DEFAULT_SAMPLING
+
+    scales: tuple[int, ...] = (1, 2, 4, 8, 16)
+
+    def __post_init__(self) -> None:
+        parse_schedule(self.schedule)
+
+    @property
+    def schedule(self) -> str:
+        """The pyramid's name."""
+        return schedule_name(self.scales)
+
+    def build(self, dim: int, spec: ImageSpec) -> "NextScale":
+        """Make embeddings and head."""
+        return NextScale(dim, spec, self.scales)
+
+    def layout(self, tokens: ImageTokens, special: SpecialIds) -> Segment:
+        """The codes of all scales, one block a scale; each position predicts its own code."""
+        codes = torch.cat([grid.flatten() for grid in tokens.scale_codes]).long()  # (T,)
+        positions, blocks = _pyramid_positions(self.scales)
+        assert len(codes) == len(blocks), (len(codes), self.scales)
+        return Segment(
+            input_ids=torch.full_like(codes, special.pad),
+            code_ids=torch.full_like(codes, NO_CODE),
+            labels=codes,
+            position_ids=positions,
+            block_ids=blocks,
+            head=self.name,
+            is_context=False,
+            image=ImageTokens(scale_codes=tokens.scale_codes),
+        )
+
+
+class NextScale(Objective[Draw]):
+    """Embeds the sum of coarser scales, with level and position; a linear head over the codebook.
+
+    Args:
+        dim: width ``D`` of the trunk.
+        spec: the image tokenizer's sizes.
+        scales: sides of the grids.
+    """
+
+    fills_slots = True
+
+    def __init__(self, dim: int, spec: ImageSpec, scales: tuple[int, ...]) -> None:
+        super().__init__(spec)
+        self.scales = scales
+        self._bound: tuple[ImageTokenizer, ...] = ()  # no module of this one: never trained, saved
+        self.counts = [n * n for n in scales]
+        self.start = nn.Embedding(1, dim)  # input of the first scale, which has no coarser one
+        self.project = nn.Linear(spec.latent_dim, dim)
+        self.level = nn.Embedding(len(scales), dim)
+        self.position = nn.Embedding(sum(self.counts), dim)
+        self.head = nn.Linear(dim, spec.codebook_size, bias=False)
+        for table in (self.start, self.level, self.position, self.head):
+            nn.init.normal_(table.weight, std=0.02)
+
+    def bind(self, image_tokenizer: ImageTokenizer) -> None:
+        """Take the tokenizer, for its pyramid.
+
+        Raises:
+            ValueError: if it was not trained on the schedule.
+        """
+        wanted = schedule_name(self.scales)
+        if wanted not in image_tokenizer.schedules:
+            raise ValueError(
+                f"objective next_scale draws by {wanted}, but the image tokenizer was trained on "
+                f"{', '.join(image_tokenizer.schedules)}: set the objective's scales, or train a "
+                f"tokenizer with tokenizer.schedules [single, {wanted}]"
+            )
+        self._bound = (image_tokenizer,)
+
+    @property
+    def image_tokenizer(self) -> ImageTokenizer:
+        """The bound image tokenizer."""
+        if not self._bound:
+            raise ValueError("no image tokenizer is bound to the objective: call model.bind first")
+        return self._bound[0]
+
+    def draw(self, tokens: ImageTokens, generators: Sequence[torch.Generator]) -> Draw:
+        """Nothing is random."""
+        return Draw(tokens=tokens)
+
+    def embed(self, draw: Draw) -> Tensor:
+        """Inputs ``(M T, D)``, picture after picture, scale after scale."""
+        codes = draw.tokens.scale_codes
+        with torch.no_grad():
+            sums = self.image_tokenizer.sums(codes)  # (M, S, C, h, h)
+        parts = [self._start(len(codes[0]))]
+        parts += [self._input(sums[:, k - 1], k) for k in range(1, len(self.scales))]
+        return torch.cat(parts, dim=1).flatten(0, 1)
+
+    def loss(self, hidden: Tensor, draw: Draw) -> Tensor:
+        """Cross-entropy of each code; ``hidden`` is ``(M T, D)``."""
+        labels = torch.cat([grid.flatten(1) for grid in draw.tokens.scale_codes], dim=1)  # (M, T)
+        logits = self.head(hidden).float()  # (N, V)
+        return functional.cross_entropy(logits, labels.flatten(), reduction="none")
+
+    def sample(
+        self,
+        last: Tensor,
+        *,
+        generators: Sequence[torch.Generator],
+        sampling: SamplingConfig,
+        embed_codes: Callable[[Tensor], Tensor],
+    ) -> Steps:
+        """Draw scale after scale; guidance grows from none at the first to full at the last."""
+        tokenizer, batch, side = self.image_tokenizer, len(generators), self.scales[-1]
+        positions = _pyramid_positions(self.scales)[0].to(last.device).expand(batch, -1, -1)
+        noise = torch.stack(
+            [torch.rand(sum(self.counts), generator=generator) for generator in generators]
+        ).to(last.device)  # (B, T): all of a picture's randomness, drawn before its first step
+        total = torch.zeros(batch, self.spec.latent_dim, side, side, device=last.device)
+        codes: list[Tensor] = []
+        for k, (n, count) in enumerate(zip(self.scales, self.counts, strict=True)):
+            span = slice(sum(self.counts[:k]), sum(self.counts[: k + 1]))
+            hidden = yield Block(
+                x=self._start(batch) if k == 0 else self._input(total, k),  # (B, n n, D)
+                positions=positions[:, span],
+                keep=count,  # finer scales see it; all are dropped when the picture is finished
+            )
+            scale = 1 + (sampling.guidance_scale - 1) * k / (len(self.scales) - 1)
+            logits = self.head(hidden).float()  # (G B, n n, V)
+            logits = logits[:batch] if scale == 1 else guide(logits, scale)
+            drawn = sample_from_logits(logits.flatten(0, 1), noise[:, span].flatten(), sampling)
+            codes.append(drawn.view(batch, n, n))
+            total = tokenizer.add_scale(total, codes[-1], k, self.scales)
+        return ImageTokens(codes=tokenizer.quantize(total), scale_codes=tuple(codes))
+
+    def zeros(self, device: torch.device) -> ImageTokens:
+        """One picture of code 0 in all scales."""
+        grids = [torch.zeros(1, n, n, dtype=torch.int64, device=device) for n in self.scales]
+        return ImageTokens(codes=grids[-1], scale_codes=tuple(grids))
+
+    def _start(self, batch: int) -> Tensor:
+        """Inputs of the first scale, ``(B, n n, D)``."""
+        first = self.start.weight.device
+        index = torch.zeros(batch, self.counts[0], dtype=torch.int64, device=first)
+        return self.start(index) + self._place(0)
+
+    def _input(self, total: Tensor, k: int) -> Tensor:
+        """Inputs of scale ``k`` from the sum ``(B, C, h, h)`` of the coarser ones."""
+        small = self.image_tokenizer.shrink(total, self.scales[k])  # (B, C, n, n)
+        vectors = small.flatten(2).transpose(1, 2)  # (B, n n, C)
+        return self.project(vectors.to(self.project.weight.dtype)) + self._place(k)
+
+    def _place(self, k: int) -> Tensor:
+        """Level and position of scale ``k``, ``(n n, D)``."""
+        device, first = self.level.weight.device, sum(self.counts[:k])
+        places = torch.arange(first, first + self.counts[k], device=device)
+        return self.level(torch.full_like(places, k)) + self.position(places)
+
+
+@lru_cache(maxsize=8)
+def _pyramid_positions(scales: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Positions ``(T, 3)`` on the finest grid, floor((i + .5) m / n), and blocks ``(T,)``."""
+    finest = scales[-1]
+    positions: list[Tensor] = []
+    for n in scales:
+        along = (2 * torch.arange(n) + 1) * finest // (2 * n)
+        rows, columns = along.repeat_interleave(n), along.repeat(n)
+        positions.append(torch.stack([torch.zeros_like(rows), rows, columns], dim=1))
+    counts = torch.tensor([n * n for n in scales])
+    return torch.cat(positions), torch.arange(len(scales)).repeat_interleave(counts)
