@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 from corpora import tiny_data, tiny_run
+from helpers import tiny_objective
 
+from unimm.objectives import OBJECTIVES
 from unimm.training.config import EngineConfig
 from unimm.training.loop import train
 
@@ -35,12 +37,33 @@ def engine_run(tmp_path, name, **engine):
     )
 
 
-def wide_model():
+def wide_model(objective: str = "next_token"):
     from unimm.model import ModelConfig
     from unimm.nn.transformer import BackboneConfig
 
     backbone = BackboneConfig(dim=64, depth=2, num_heads=2, num_kv_heads=2, ffn_dim=96)
-    return ModelConfig(backbone=backbone)
+    return ModelConfig(backbone=backbone, objectives=(tiny_objective(objective),))
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_every_objective_trains_compiled_in_half_precision(tmp_path, name):
+    """Blocks of many positions take FlexAttention, inside compiled layers too."""
+    curves = []
+    half = EngineConfig(device="cuda", precision="autocast", compile=True)
+    for engine in (EngineConfig(device="cuda"), half):
+        config = tiny_run(
+            tmp_path,
+            engine=engine,
+            data=tiny_data(tmp_path, row_length=256),
+            run_dir=str(tmp_path / f"run_{len(curves)}"),
+            model=wide_model(name),
+        )
+        train(config, draw=lambda *_: None, save=lambda *_: None)
+        lines = map(json.loads, Path(config.run_dir, "log.jsonl").read_text().splitlines())
+        found = [[x["text"], x[name]] for x in lines if "learning_rate" in x]
+        curves.append(torch.tensor(found))
+    assert torch.allclose(*curves, atol=0.1)
+    assert curves[0][-1, 0] < curves[0][0, 0] - 0.5
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])

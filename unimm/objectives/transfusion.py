@@ -89,9 +89,11 @@ class Transfusion(Objective[NoisyDraw]):
     def __init__(self, config: TransfusionConfig, dim: int, spec: ImageSpec) -> None:
         super().__init__(spec)
         self.config = config
-        check_patches(config.patch_size, spec)
         channels = spec.latent_dim * config.patch_size**2
         self.input = nn.Linear(channels, dim)
+        # Near noise all patches look alike: relative rotations alone would not tell them apart.
+        self.position = nn.Embedding(check_patches(config.patch_size, spec), dim)
+        nn.init.normal_(self.position.weight, std=0.02)
         self.time = TimeEmbedding(dim)
         self.modulation = Modulation(dim, 2)
         self.output = ZeroLinear(dim, channels)
@@ -164,7 +166,8 @@ class Transfusion(Objective[NoisyDraw]):
     def _embed(self, x: Tensor, t: Tensor) -> Tensor:
         """Noisy latents ``(M, C, h, w)`` at times ``(M,)`` to ``(M, n, D)``."""
         patches = to_patches(x, self.config.patch_size).to(self.input.weight.dtype)
-        return self.input(patches) + self.time(t)[:, None]
+        places = torch.arange(patches.shape[1], device=x.device)
+        return self.input(patches) + self.position(places) + self.time(t)[:, None]
 
     def _velocity(self, hidden: Tensor, t: Tensor) -> Tensor:
         """Hidden states ``(M, n, D)`` at times ``(M,)`` to velocities ``(M, C, h, w)`` float32."""
