@@ -14,6 +14,7 @@ from unimm.evaluation.story_summary import SetResult
 
 _TITLES = {
     "headline": "Identity: is it the character that the text names?",
+    "heldout": "All-right looks, seen in training and held out",
     "context": "Later looks with and without context",
     "controls": "Controls: what does the look follow, where two explanations differ?",
     "by_page": "Identity by page",
@@ -45,7 +46,7 @@ def story_page(
     facts = summary["facts"]
     name = html.escape(str(facts["generator"]["model"]))
     tables = "".join(
-        _section(title, summary[key]) for key, title in _TITLES.items() if key in summary
+        _section(title, summary[key]) for key, title in _TITLES.items() if summary.get(key)
     )
     grids = "".join(_gallery(result, max_rows) for result in results)
     number = sum(len(result.stories) for result in results)

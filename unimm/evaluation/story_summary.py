@@ -67,8 +67,8 @@ def summarise_stories(results: Sequence[SetResult], *, facts: Mapping[str, Any])
 
     Returns:
         Plain data: ``facts``; ``failed``; tables for people, a row a score: ``headline``
-        (identity), ``context`` (with and without), ``controls``, and one for each other group of
-        measures; ``sets``: everything, with all intervals.
+        (identity), ``heldout`` (beside seen), ``context`` (with and without), ``controls``, and
+        one for each other group of measures; ``sets``: everything, with all intervals.
 
     Raises:
         ValueError: a reference is missing.
@@ -80,6 +80,7 @@ def summarise_stories(results: Sequence[SetResult], *, facts: Mapping[str, Any])
         "facts": dict(facts),
         "failed": sum(num_failed(result.stories) for result in results),
         "headline": {},
+        "heldout": _heldout_rows(measured),
         "context": {},
         "controls": {},
     }
@@ -136,6 +137,25 @@ def _identity_rows(result: SetResult, tables: Tables) -> dict[str, dict[str, Any
         rate = tables[when]["all"]
         row |= {"stories": rate.units, "characters": rate.total}
         rows[f"{result.key} {when}"] = row | {"failed": num_failed(result.stories)}
+    return rows
+
+
+def _heldout_rows(measured: Mapping[str, Tables]) -> dict[str, dict[str, Any]]:
+    """All-right looks that training has shown beside those that it never has, set by set."""
+    seen, held = (f"{split.name.lower()} " for split in (Split.VALIDATION, Split.HELDOUT))
+    rows: dict[str, dict[str, Any]] = {}
+    for key, tables in measured.items():
+        name = key.removeprefix(seen)
+        if name == key or name in CONTROLS or held + name not in measured:
+            continue
+        for when in WHENS:
+            if when in tables and when in (unseen := measured[held + name]):
+                ours, theirs = tables[when]["all"], unseen[when]["all"]
+                rows[f"{name} {when}"] = {
+                    "seen looks": _told(ours),
+                    "held-out looks": _told(theirs),
+                    "lower by": round(ours.value - theirs.value, 3),
+                }
     return rows
 
 

@@ -168,6 +168,17 @@ def test_a_run_goes_from_requests_to_report_and_goes_on_where_it_broke(tmp_path)
     assert times == {path: path.stat().st_mtime_ns for path in times}
 
 
+def test_held_out_looks_stand_beside_seen_ones(tmp_path) -> None:
+    splits = ("validation", "heldout")
+    config = tiny_run(tmp_path, splits=splits, sets=("words",), controls=())
+    summary = score_stories(tiny_pipeline(), blind_judge(), config, tell=lambda _: None)
+    row = summary["heldout"]["words alone"]
+    seen, held = (summary["sets"][f"{split} words"]["scores"] for split in splits)
+    gap = seen["alone"]["all"]["value"] - held["alone"]["all"]["value"]
+    assert row["lower by"] == round(gap, 3) and set(summary["heldout"]) >= {"words introduction"}
+    assert "held out" in (tmp_path / "report.html").read_text()
+
+
 def test_other_settings_and_other_models_are_refused_in_the_same_folder(tmp_path) -> None:
     small = dict(sets=("words",), controls=())
     pipeline, judge = tiny_pipeline(), blind_judge()
