@@ -16,6 +16,7 @@ import tyro
 import unimm
 from unimm.config import read_yaml
 from unimm.ledger import write_ledger
+from unimm.pipeline import Pipeline
 
 CAPTION = "A red balloon."
 
@@ -38,7 +39,7 @@ class Arguments:
     """Folder of the ledger."""
 
 
-def seconds(pipeline: unimm.Pipeline, batch_size: int, repeats: int) -> float:
+def seconds(pipeline: Pipeline, batch_size: int, repeats: int) -> float:
     """Time of the fastest of some calls, after one that compiles and records."""
     times: list[float] = []
     for number in range(repeats + 1):
@@ -58,7 +59,7 @@ def training(run: Path) -> dict[str, float | int]:
         "steps": state["step"],
         "positions": state["step"] * data["rows_per_step"] * data["row_length"],
         "pictures seen": state["images"],
-        "petaflops": round(state["flops"] / 1e15, 2),
+        "petaflops": float(f"{state['flops'] / 1e15:.3g}"),
         "minutes": round(state["seconds"] / 60, 1),
     }
 

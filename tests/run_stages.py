@@ -1,4 +1,4 @@
-"""Train the tiny run of a folder under every ZeRO stage, with two objectives; torchrun starts it.
+"""Train the tiny run of a folder under every ZeRO stage, with four objectives; torchrun starts it.
 
 argv: the folder that ``tiny_run`` prepared, and a word that goes into the names of the runs.
 """
@@ -21,14 +21,14 @@ def main(folder: Path, word: str) -> None:
     torch.set_num_threads(1)
     model = ModelConfig(
         backbone=BackboneConfig(dim=32, depth=2, num_heads=2, num_kv_heads=2, ffn_dim=48),
-        # Two, so that some rank has none of one's pictures in some step.
-        objectives=(tiny_objective("next_token"), tiny_objective("diffusion")),
+        # Several, so that some rank has none of one's pictures in some step.
+        objectives=tuple(map(tiny_objective, ("next_token", "next_scale", "masked", "diffusion"))),
     )
     for stage in (0, 1, 2, 3):
         config = tiny_run(
             folder,
             model=model,
-            data=tiny_data(folder, rows_per_step=4, micro_rows=1, row_length=160),
+            data=tiny_data(folder, rows_per_step=4, micro_rows=1, row_length=200),
             engine=EngineConfig(zero_stage=stage, device="cpu"),
             run_dir=str(folder / f"{word}_{stage}"),
         )

@@ -7,6 +7,7 @@ from pipelines import tiny_pipeline
 import unimm
 from unimm.generation.graphs import StepGraphs
 from unimm.nn.kv_cache import KVCache
+from unimm.objectives import OBJECTIVES
 
 pytestmark = [
     pytest.mark.gpu,
@@ -14,9 +15,10 @@ pytestmark = [
 ]
 
 
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_story_is_drawn_and_repeats(dtype, tmp_path):
-    tiny_pipeline().save_pretrained(tmp_path)
+def test_story_is_drawn_and_repeats(dtype, name, tmp_path):
+    tiny_pipeline(name).save_pretrained(tmp_path)
     pipeline = unimm.load_pipeline(tmp_path, device="cuda", dtype=dtype)
     prompts = ["mia the fox", "she", ""]
     first, again = (

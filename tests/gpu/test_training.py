@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from corpora import tiny_data, tiny_run
-from helpers import tiny_objective
+from helpers import packed, random_story, tiny_image_tokenizer, tiny_model, tiny_objective
 
 from unimm.objectives import OBJECTIVES
 from unimm.training.config import EngineConfig
@@ -86,3 +86,24 @@ def test_half_precision_follows_float32(tmp_path, engine):
     half = engine_run(tmp_path, "half", **engine)
     assert torch.allclose(half, exact, atol=0.1)  # bfloat16 weights keep 8 bits
     assert exact[-1, 0] < exact[0, 0] - 0.5
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_compiled_layers_serve_every_batch(name):
+    """Masks change from batch to batch; compiling anew for each would take longer than the step."""
+    model = tiny_model(name, dim=64, num_heads=2, num_kv_heads=2).cuda()
+    model.bind(tiny_image_tokenizer().cuda())
+    for layer in model.backbone.layers:
+        layer.compile(dynamic=False)
+    exact = tiny_model(name, dim=64, num_heads=2, num_kv_heads=2).cuda()
+    exact.bind(tiny_image_tokenizer().cuda())
+    for step in range(5):
+        rows = [[random_story(step + 9 * row, num_pages=1 + step % 2)] for row in range(2)]
+        batch = packed(tiny_objective(name), rows, row_length=256).to("cuda")
+        with torch.compiler.set_stance("fail_on_recompile" if step > 2 else "default"):
+            with torch.autocast("cuda", torch.bfloat16):
+                loss = model(batch).total
+            loss.backward()
+        with torch.no_grad():
+            expected = exact(batch, backend="dense").total
+        assert float(loss) == pytest.approx(float(expected), rel=0.02)

@@ -18,11 +18,11 @@ from unimm.training.resume import CHOICES
 ROOT = Path(__file__).parents[2]
 
 
-def run(*flags):
+def run(*flags, script="train/pretrain.py"):
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     env = {key: value for key, value in os.environ.items() if key not in names}
     return subprocess.run(
-        [sys.executable, "train/pretrain.py", *map(str, flags)],
+        [sys.executable, script, *map(str, flags)],
         cwd=ROOT,
         env=env | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -71,6 +71,13 @@ def test_nano_from_the_world_to_a_model(tmp_path, name):
     assert again.returncode == 0, again.stderr[-3000:]
     cached = sorted(path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.safetensors"))
     assert cached == encoded and len(encoded) == 3
+
+    flags = ("--runs", tmp_path / "run", "--batch-sizes", 1, "--repeats", 1, "--device", "cpu")
+    done = run(*flags, "--ledger", tmp_path, script="eval/benchmark_objectives.py")
+    assert done.returncode == 0, done.stderr[-3000:]
+    row = json.loads((tmp_path / "objectives.json").read_text())["figures"]["objectives"]["run"]
+    assert row["steps"] == 2 and row["positions"] == 2 * 1024 and row["pictures seen"] >= 2
+    assert row["petaflops"] > 0 and row["pictures/s, batch 1"] > 0
 
 
 CONFIGS = sorted(

@@ -39,3 +39,13 @@ def test_captions_are_scored(model, tmp_path):
     run("score_captions.py", "captions.yaml", "--model", model, "--num_pictures", "2", *folders)
     ledger = json.loads((tmp_path / "captions.json").read_text())
     assert ledger["figures"] == json.loads((tmp_path / "out" / "summary.json").read_text())
+
+
+def test_ceilings_of_image_tokenizers_are_scored(model, tmp_path):
+    small = ("--num_prompts", "2", "--tasks", "colors", "--ledger", str(tmp_path))
+    run("score_ceiling.py", "images.yaml", "--tokenizer", f"{model}/image_tokenizer", *small)
+    ledger = json.loads((tmp_path / "tokenizer_ceilings.json").read_text())
+    table = ledger["figures"]["ceilings"]
+    schedules = tiny_pipeline().image_tokenizer.schedules
+    assert list(table) == ["renders", *(f"{Path(model).name}, {name}" for name in schedules)]
+    assert table["renders"].keys() == {"seen", "heldout"}
