@@ -7,6 +7,7 @@ from pipelines import tiny_pipeline
 import unimm
 from unimm.generation.graphs import StepGraphs
 from unimm.nn.kv_cache import KVCache
+from unimm.objectives import OBJECTIVES
 
 pytestmark = [
     pytest.mark.gpu,
@@ -15,8 +16,9 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_story_is_drawn_and_repeats(dtype, tmp_path):
-    tiny_pipeline().save_pretrained(tmp_path)
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_story_is_drawn_and_repeats(name, dtype, tmp_path):
+    tiny_pipeline(name).save_pretrained(tmp_path)
     pipeline = unimm.load_pipeline(tmp_path, device="cuda", dtype=dtype)
     prompts = ["mia the fox", "she", ""]
     first, again = (
@@ -29,8 +31,9 @@ def test_story_is_drawn_and_repeats(dtype, tmp_path):
         assert [x.tobytes() for x in story.images] == [x.tobytes() for x in other.images]
 
 
-def test_float32_draws_the_cpus_greedy_picture(tmp_path):
-    tiny_pipeline().save_pretrained(tmp_path)
+@pytest.mark.parametrize("name", ["next_token", "diffusion", "transfusion"])
+def test_float32_draws_the_cpus_greedy_picture(name, tmp_path):
+    tiny_pipeline(name).save_pretrained(tmp_path)
     pictures = [
         unimm.generate_image(
             unimm.load_pipeline(tmp_path, device=device, dtype=torch.float32),
