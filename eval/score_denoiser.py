@@ -17,8 +17,10 @@ from unimm.config import load_config
 from unimm.diffusion.sampler import EvaluationCounter
 from unimm.evaluation.colour_swaps import sample_swaps, score_swaps
 from unimm.evaluation.picture_config import PictureRunConfig
+from unimm.evaluation.picture_folder import PictureFolder
 from unimm.evaluation.picture_judge import detector_judge
 from unimm.evaluation.picture_run import score_pictures
+from unimm.evaluation.picture_sweep import choose_sampling
 from unimm.generation import generate_image
 from unimm.ledger import write_ledger
 from unimm.pipeline import Pipeline, load_pipeline
@@ -40,13 +42,12 @@ class DenoiserScores:
     """WorldEval; a folder for each number of steps is made in its output."""
 
 
-def cost(pipeline: Pipeline, config: DenoiserScores, num_steps: int) -> dict[str, float]:
+def cost(pipeline: Pipeline, options: dict[str, Any], *, count: int) -> dict[str, float]:
     """Pictures a second of one large batch, and forwards a picture of head and trunk."""
     objective = pipeline.model.objective(pipeline.model.config.heads[0])
     counters = {"trunk": EvaluationCounter(), "head": EvaluationCounter()}
     head = getattr(objective, "denoiser", None)
-    options = vars(replace(config.pictures.sampling, num_steps=num_steps))
-    prompts = ["A red ball."] * config.num_timed
+    prompts = ["A red ball."] * count
     generate_image(pipeline, prompts, seed=1, **options)  # warm up
     stops = [counters["trunk"].watch(pipeline.model.backbone)]
     stops += [counters["head"].watch(head)] if head is not None else []
@@ -55,8 +56,8 @@ def cost(pipeline: Pipeline, config: DenoiserScores, num_steps: int) -> dict[str
     seconds = time.monotonic() - started
     for stop in stops:
         stop()
-    figures = {f"{name} evaluations": x.num_rows / len(prompts) for name, x in counters.items()}
-    return {"pictures/s": round(len(prompts) / seconds, 1), **figures}
+    figures = {f"{name} evaluations": x.num_rows / count for name, x in counters.items()}
+    return {"pictures/s": round(count / seconds, 1), **figures}
 
 
 def _say(score: dict[str, float]) -> str:
@@ -65,27 +66,35 @@ def _say(score: dict[str, float]) -> str:
 
 def main() -> None:
     config = load_config(DenoiserScores, sys.argv[1:])
-    run = config.pictures
-    device = torch.device(run.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    pipeline = load_pipeline(run.model, device=device)
-    judge = detector_judge(run.detector, device=device)
+    device = torch.device(
+        config.pictures.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    )
+    pipeline = load_pipeline(config.pictures.model, device=device)
+    judge = detector_judge(config.pictures.detector, device=device)
+    folder = PictureFolder(f"{config.pictures.output}/sweep")
+    sampling, sweep = choose_sampling(pipeline, judge, config.pictures, folder, tell=print)
+    run = replace(config.pictures, sampling=sampling, sweep=())
     rows: dict[str, dict[str, Any]] = {}
     for number in config.steps:
-        sampling = replace(run.sampling, num_steps=number)
-        part = replace(run, sampling=sampling, output=f"{run.output}/{number}_steps")
+        part = replace(
+            run,
+            sampling=replace(sampling, num_steps=number),
+            output=f"{run.output}/{number}_steps",
+        )
         summary = score_pictures(pipeline, judge, part, device=device, tell=print)
         assert summary is not None
         means = {
             f"{split} mean": _say(x["mean"]["score"]) for split, x in summary["splits"].items()
         }
-        rows[f"{number} steps"] = {**means, **cost(pipeline, config, number)}
-    options = vars(replace(run.sampling, num_steps=config.steps[0]))
+        options = vars(part.sampling)
+        rows[f"{number} steps"] = {**means, **cost(pipeline, options, count=config.num_timed)}
+    options = vars(replace(sampling, num_steps=config.steps[0]))
 
     def draw(prompts: list[str], seeds: list[int]) -> Sequence[Image.Image]:
         return generate_image(pipeline, prompts, seed=seeds, **options)
 
     swaps = score_swaps(sample_swaps(config.num_swaps, seed=run.seed), draw, judge, seed=run.seed)
-    figures = {"steps": rows, "colour swaps": swaps}
+    figures = {"steps": rows, "colour swaps": swaps, "sampling": vars(sampling), "sweep": sweep}
     print(figures)
     if run.ledger:
         command = shlex.join(["python", *sys.argv])

@@ -170,11 +170,16 @@ def decode_image(pipeline: Pipeline, tokens: ImageTokens) -> Image.Image:
 
 
 def decode_images(pipeline: Pipeline, images: Sequence[ImageTokens]) -> list[Image.Image]:
-    """Draw several pictures of one size, some at once."""
+    """Draw several pictures of one size, some at once.
+
+    A model that denoises draws latents: they are decoded, their codes are only what it reads later.
+    """
+    prefer_latents = any(x.needs_latents for x in pipeline.model.config.objectives)
     pictures: list[Image.Image] = []
     for start in range(0, len(images), _DECODE_CHUNK):
         chunk = ImageTokens.stack(images[start : start + _DECODE_CHUNK])
-        pixels = pipeline.image_tokenizer.decode(chunk.map(lambda x: x.to(pipeline.device)))
+        chunk = chunk.map(lambda x: x.to(pipeline.device))
+        pixels = pipeline.image_tokenizer.decode(chunk, prefer_latents=prefer_latents)
         levels = ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         pictures += [Image.fromarray(x) for x in levels.permute(0, 2, 3, 1).cpu().numpy()]
     return pictures

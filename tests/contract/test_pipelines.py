@@ -1,7 +1,8 @@
-"""Every objective of the registry in a pipeline: given pictures are read, folders keep it."""
+"""Every objective of the registry in a pipeline: stories, given pictures, model folders."""
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pipelines import tiny_pipeline
@@ -14,6 +15,27 @@ from unimm.objectives import OBJECTIVES
 from unimm.pipeline import decode_image, encode_image, load_pipeline
 
 pytestmark = pytest.mark.parametrize("name", sorted(OBJECTIVES))
+
+
+def assert_same(first: Any, second: Any) -> None:
+    """Latents are decoded: sums in another order may round a level up or down."""
+    for a, b in zip(first, second, strict=True):
+        levels = np.array(a).astype(int) - np.array(b).astype(int)
+        assert np.abs(levels).max() <= 1
+
+
+def test_interleaved_stories(name):
+    pipeline = tiny_pipeline(name)
+    options: Any = {"num_images": 3, "max_text_tokens": 6, "guidance_scale": 1.5}
+    prompts = ["mia the fox", "she is happy now."]
+    stories: Any = generate_story(pipeline, prompts, seed=0, **options)
+    for i, story in enumerate(stories):
+        assert [type(part) is str for part in story.parts] == [True, False] * 3
+        alone: Any = generate_story(pipeline, prompts[i], seed=i, **options)
+        assert story.texts == alone.texts
+        assert_same(story.images, alone.images)
+    streamed: Any = list(generate_story(pipeline, prompts[0], seed=0, stream=True, **options))
+    assert_same([x.image for x in streamed if x.image is not None], stories[0].images)
 
 
 def test_a_story_goes_on_from_a_given_picture(name):

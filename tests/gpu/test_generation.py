@@ -31,8 +31,9 @@ def test_story_is_drawn_and_repeats(dtype, name, tmp_path):
         assert [x.tobytes() for x in story.images] == [x.tobytes() for x in other.images]
 
 
-def test_float32_draws_the_cpus_greedy_picture(tmp_path):
-    tiny_pipeline().save_pretrained(tmp_path)
+@pytest.mark.parametrize("name", ["next_token", "diffusion", "transfusion"])
+def test_float32_draws_the_cpus_greedy_picture(name, tmp_path):
+    tiny_pipeline(name).save_pretrained(tmp_path)
     pictures = [
         unimm.generate_image(
             unimm.load_pipeline(tmp_path, device=device, dtype=torch.float32),

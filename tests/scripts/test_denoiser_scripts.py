@@ -44,6 +44,7 @@ def test_scores_costs_and_swaps(model, tmp_path):
         "ledger": tmp_path,
         "num_prompts": 2,
         "num_training_documents": 20,
+        "sweep_prompts": 2,
         "batch_size": 8,
         "device": "cpu",
     }
@@ -54,11 +55,13 @@ def test_scores_costs_and_swaps(model, tmp_path):
         *("--num_swaps", 2, "--num_timed", 3),
     )
     ledger = json.loads((tmp_path / "denoiser.json").read_text())["figures"]
+    branches = 1 if ledger["sampling"]["guidance_scale"] == 1 else 2
     few, many = ledger["steps"]["2 steps"], ledger["steps"]["5 steps"]
-    assert (few["head evaluations"], many["head evaluations"]) == (4, 10)  # two branches
+    assert (few["head evaluations"], many["head evaluations"]) == (2 * branches, 5 * branches)
     assert few["trunk evaluations"] == many["trunk evaluations"]
     assert few["pictures/s"] > 0 and few["seen mean"].startswith("0.0")
     assert ledger["colour swaps"]["pairs"] == 2
+    assert len(ledger["sweep"]) == 5 and ledger["sampling"]["guidance_scale"] > 0
 
 
 def test_heads_are_compared(model, tmp_path):

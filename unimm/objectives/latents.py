@@ -32,6 +32,11 @@ class LatentSpace:
             )
         self._tokenizer = tokenizer
 
+    @property
+    def device(self) -> torch.device:
+        """Where the tokenizer lies."""
+        return self._tokenizer.latent_mean.device
+
     def standardise(self, latents: Tensor) -> Tensor:
         """``(..., C, h, w)`` to mean 0 and variance 1 a channel, float32."""
         mean, std = self._statistics(latents.device)
@@ -45,8 +50,7 @@ class LatentSpace:
     def to_tokens(self, standardised: Tensor) -> ImageTokens:
         """Drawn latents ``(B, C, h, w)`` as pictures: restored, with their nearest codes."""
         restored = self.restore(standardised)
-        device = self._tokenizer.codebook_vectors.device
-        codes = self._tokenizer.quantize(restored.to(device)).to(restored.device)
+        codes = self._tokenizer.quantize(restored.to(self.device)).to(restored.device)
         return ImageTokens(codes=codes, latents=restored)
 
     def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from unimm.diffusion.times import TimeConfig, sample_times
@@ -113,8 +114,9 @@ def save_states(states: Mapping[str, States], path: Path) -> None:
 
 def load_states(path: Path, name: str, device: torch.device) -> States:
     """Read the states of one set onto a device."""
-    tensors = load_file(path, device=str(device))
-    return States(told=tensors[f"{name}.told"], latents=tensors[f"{name}.latents"])
+    with safe_open(path, framework="pt", device=str(device)) as file:
+        told, latents = (file.get_tensor(f"{name}.{key}") for key in ("told", "latents"))
+    return States(told=told, latents=latents)
 
 
 def train_head(

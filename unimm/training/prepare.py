@@ -22,6 +22,7 @@ from unimm.distributed import barrier, is_main
 from unimm.document import Batch
 from unimm.model import UniMM
 from unimm.objectives.base import ImageSpec
+from unimm.objectives.latents import LatentSpace
 from unimm.tokenizer.image import ImageTokenizer
 from unimm.tokenizer.schedules import SINGLE
 from unimm.tokenizer.text import TextTokenizer
@@ -30,6 +31,7 @@ from unimm.training.config import DataConfig, TrainConfig, WorldConfig
 logger = logging.getLogger(__name__)
 
 _DOCUMENTS_PER_SHARD = 64
+_MEASURED = 1024  # pictures whose latents are looked at before training
 Splits = Literal["train", "validation", "heldout"]
 
 
@@ -101,6 +103,8 @@ def prepare(config: TrainConfig, *, micro_rows: int, device: torch.device) -> Pa
                 f"{', '.join(config.model.heads)} learns from latents: encode the documents again "
                 "with tokenizers/encode_shards.py --with_latents true"
             )
+        if kept.with_latents:
+            _warn_of_scale(folder, LatentSpace(image_tokenizer))
         return Corpus(folder, encode_texts=text_tokenizer.encode_batch, limit=limit)
 
     stream = RowStream(read("train"), packing)
@@ -139,6 +143,25 @@ def prepare(config: TrainConfig, *, micro_rows: int, device: torch.device) -> Pa
         image_tokenizer=image_tokenizer,
         text_tokenizer=text_tokenizer,
     )
+
+
+def _warn_of_scale(folder: ShardFolder, space: LatentSpace) -> None:
+    """Say if latents are not of unit size: that would silently change every noise level."""
+    latents = next(
+        (x[SINGLE].latents for x in folder.images if x[SINGLE].latents is not None), None
+    )
+    if latents is None or len(latents) == 0:
+        return
+    std = space.standardise(latents[:_MEASURED].to(space.device)).std(dim=(0, 2, 3))
+    low, high = float(std.min()), float(std.max())
+    if not 0.8 < low <= high < 1.25:
+        logger.warning(
+            "standardised latents of %s have standard deviations from %.2f to %.2f, not about 1: "
+            "were the image tokenizer's statistics measured on such pictures?",
+            folder.folder,
+            low,
+            high,
+        )
 
 
 def encode_world(

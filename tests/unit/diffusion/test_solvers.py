@@ -2,7 +2,9 @@
 
 import functools
 import itertools
+import re
 import warnings
+from pathlib import Path
 
 import mixture
 import pytest
@@ -23,6 +25,13 @@ from unimm.diffusion.times import time_grid
 from unimm.diffusion.vp import velocity_of_vp, vp_scale, vp_times
 
 DETERMINISTIC = ["euler", "heun", "ddim", "dpm_solver_pp_2m", "unipc"]
+
+
+def test_the_guides_example_runs():
+    text = (Path(__file__).parents[3] / "docs/diffusion.md").read_text(encoding="utf-8")
+    block = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+    assert block and "assert" in block[1]
+    exec(compile(block[1], "docs/diffusion.md", "exec"), {})
 
 
 def start(count: int, seed: int = 0):

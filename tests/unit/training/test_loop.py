@@ -92,6 +92,13 @@ def test_every_objective_learns(tmp_path, name, engine):
     assert f"validation/{name}" in read_log(config)[-1]
 
 
+def test_latents_of_another_size_are_told(tmp_path, caplog):
+    """The tiny tokenizer's statistics were never measured."""
+    base = tiny_run(tmp_path, max_steps=1)
+    run(replace(base, model=replace(base.model, objectives=(tiny_objective("diffusion"),))))
+    assert "have standard deviations from 0.5" in caplog.text
+
+
 def test_shards_without_latents_are_refused(tmp_path):
     base = tiny_run(tmp_path)
     folder = write_shards(tmp_path / "codes", tokenizer_hash=tiny_tokenizers(tmp_path))

@@ -1,41 +1,16 @@
-"""The story loop never asks which objective draws; denoisers cost what their steps say."""
+"""Denoisers cost what their steps say, and what they draw is decoded from latents."""
 
 import itertools
-from typing import Any
 
+import numpy as np
 import pytest
-from PIL import Image
+import torch
 from pipelines import tiny_pipeline
 
 from unimm.diffusion.sampler import EvaluationCounter
-from unimm.generation import generate_image, generate_story
-from unimm.objectives import OBJECTIVES
-
-
-@pytest.mark.parametrize("name", sorted(OBJECTIVES))
-def test_interleaved_stories(name):
-    pipeline = tiny_pipeline(name)
-    options: Any = {"num_images": 3, "max_text_tokens": 6, "guidance_scale": 1.5}
-    prompts = ["mia the fox", "she is happy now."]
-    stories: Any = generate_story(pipeline, prompts, seed=0, **options)
-    for i, story in enumerate(stories):
-        kinds = [type(part) is str for part in story.parts]
-        assert kinds == [True, False] * 3
-        alone: Any = generate_story(pipeline, prompts[i], seed=i, **options)
-        assert story.texts == alone.texts
-        assert [x.tobytes() for x in story.images] == [x.tobytes() for x in alone.images]
-    streamed: Any = list(generate_story(pipeline, prompts[0], seed=0, stream=True, **options))
-    pictures = [event.image for event in streamed if event.image is not None]
-    assert [x.tobytes() for x in pictures] == [x.tobytes() for x in stories[0].images]
-
-
-@pytest.mark.parametrize("name", sorted(OBJECTIVES))
-def test_a_given_picture_is_read(name):
-    pipeline = tiny_pipeline(name)
-    given = Image.new("RGB", (16, 16), "red")
-    prompt: Any = ["mia", given, "she"]
-    story: Any = generate_story(pipeline, prompt, num_images=1, seed=0)
-    assert len(story.images) == 2
+from unimm.document import ImageTokens
+from unimm.generation import generate_image
+from unimm.pipeline import decode_images
 
 
 def test_a_denoiser_is_asked_once_a_step_and_branch():
@@ -58,6 +33,20 @@ def test_a_denoiser_is_asked_once_a_step_and_branch():
     stop()
     generate_image(pipeline, "a red car", num_steps=7, seed=0)
     assert counter.num_calls == 7
+
+
+@pytest.mark.parametrize("name", ["next_token", "diffusion"])
+def test_what_was_denoised_is_decoded_from_its_latents(name):
+    pipeline = tiny_pipeline(name)
+    tokenizer = pipeline.image_tokenizer
+    latents = torch.randn(4, 4, 4, generator=torch.Generator().manual_seed(0))
+    tokens = ImageTokens(codes=torch.zeros(4, 4, dtype=torch.int64), latents=latents)
+    is_latent = name == "diffusion"
+    pixels = tokenizer.decode(tokens, prefer_latents=is_latent)
+    found = torch.from_numpy(np.array(decode_images(pipeline, [tokens])[0])).permute(2, 0, 1)
+    assert torch.equal(found, ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8))
+    other = tokenizer.decode(tokens, prefer_latents=not is_latent)
+    assert not torch.allclose(pixels, other)
 
 
 def test_in_trunk_denoising_runs_the_trunk_at_every_step():
