@@ -9,9 +9,10 @@
 # Everything is written under OUT (runs/objectives); a stage goes on where it was broken off.
 set -euo pipefail
 OUT=${OUT:-runs/objectives}
+SCALES=${SCALES:-1-2-4-8-16}   # the pyramid; give OUT another folder for another one
 TOKENIZER=${TOKENIZER:-shared} # single, multi or shared: which one the trunks draw with
 MINUTES=${MINUTES:-5}          # of each tokenizer; three at once share the card
-FLOPS=${FLOPS:-2.2e16}         # counted operations of each trunk
+FLOPS=${FLOPS:-1.8e16}         # counted operations of each trunk; alone on the card twice as many fit
 TRUNK_MINUTES=${TRUNK_MINUTES:-8}
 T="$OUT/image_$TOKENIZER/image_tokenizer"
 S="$OUT/shards_$TOKENIZER"
@@ -25,11 +26,15 @@ tokenizer() { # name, schedules
 }
 trunk() { # objective
   local config=storyworld_$1
-  [ "$1" = next_token ] && config=storyworld
+  local more=()
+  case $1 in
+  next_token) config=storyworld ;;
+  next_scale) more=(--model.objectives.0.scales ${SCALES//-/ }) ;;
+  esac
   python train/pretrain.py "train/configs/$config.yaml" --run_dir "$OUT/$1" --image_tokenizer "$T" \
     --text_tokenizer unimm/assets/models/storyworld --data.train "$S/train" \
     --data.validation "$S/validation" --data.heldout "$S/heldout" --data.num_workers 5 \
-    --logging.evaluate_every 0 --max_flops "$FLOPS" --max_minutes "$TRUNK_MINUTES" \
+    --logging.evaluate_every 0 --max_flops "$FLOPS" --max_minutes "$TRUNK_MINUTES" "${more[@]}" \
     >"$OUT/$1.log" 2>&1
 }
 wait_all() { for job in $(jobs -p); do wait "$job"; done; }
@@ -37,8 +42,8 @@ wait_all() { for job in $(jobs -p); do wait "$job"; done; }
 case $1 in
 tokenizers)
   tokenizer single single &
-  tokenizer multi 1-2-4-8-16 &
-  tokenizer shared single 1-2-4-8-16 &
+  tokenizer multi "$SCALES" &
+  tokenizer shared single "$SCALES" &
   wait_all
   ;;
 score)

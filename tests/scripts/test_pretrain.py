@@ -31,7 +31,7 @@ def run(*flags, script="train/pretrain.py"):
     )
 
 
-@pytest.mark.parametrize("name", ["nano", "nano_diffusion"])
+@pytest.mark.parametrize("name", ["nano", "nano_next_scale", "nano_diffusion"])
 def test_nano_from_the_world_to_a_model(tmp_path, name):
     tiny_tokenizers(tmp_path)
     flags = {
@@ -54,6 +54,8 @@ def test_nano_from_the_world_to_a_model(tmp_path, name):
         "max_steps": 2,
     }
     words = [word for key, value in flags.items() for word in (f"--{key}", value)]
+    if name == "nano_next_scale":
+        words += ["--model.objectives.0.scales", 1, 2, 4]
     done = run(f"train/configs/{name}.yaml", *words)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "model written to" in done.stdout

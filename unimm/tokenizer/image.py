@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from unimm.document import ImageTokens
 from unimm.tokenizer.autoencoder import Decoder, Encoder
 from unimm.tokenizer.image_config import ImageTokenizerConfig
+from unimm.tokenizer.pixels import check_pixels
 from unimm.tokenizer.pyramid import Pyramid, parse_schedule
 from unimm.tokenizer.quantizer import Quantizer, flat_vectors
 from unimm.tokenizer.schedules import SINGLE, learn_schedules
-
-_PIXEL_TOLERANCE = 1e-3
 
 
 class Reconstruction(NamedTuple):
@@ -133,7 +132,7 @@ class ImageTokenizer(nn.Module):
             ValueError: on another shape or type, values outside [-1, 1] or NaN, or a schedule that
                 this tokenizer or this size does not have.
         """
-        _check_pixels(pixels)
+        check_pixels(pixels)
         self.grid_size(pixels.shape[-2], pixels.shape[-1])
         if pixels.ndim == 3:
             return self.encode(pixels.unsqueeze(0), schedule)[0]
@@ -328,20 +327,3 @@ class ImageTokenizer(nn.Module):
                 f"codes from {int(codes.min())} to {int(codes.max())} do not fit a codebook of "
                 f"{self.codebook_size}: were they made by another image tokenizer?"
             )
-
-
-def _check_pixels(pixels: Tensor) -> None:
-    """Refuse what is no picture in [-1, 1]."""
-    if pixels.ndim not in (3, 4) or pixels.shape[-3] != 3:
-        raise ValueError(
-            f"pixels must be (B, 3, H, W) or (3, H, W), got {tuple(pixels.shape)}; "
-            "put the channels first and drop alpha"
-        )
-    if not pixels.is_floating_point():
-        raise ValueError(f"pixels are {pixels.dtype}; give floats in [-1, 1] (uint8 / 127.5 - 1)")
-    low, high = pixels.aminmax()
-    if not (low >= -1 - _PIXEL_TOLERANCE and high <= 1 + _PIXEL_TOLERANCE):  # also false for NaN
-        raise ValueError(
-            f"pixels go from {low.item():g} to {high.item():g}, but must lie in [-1, 1] and "
-            "be finite; uint8 / 127.5 - 1 gives that range"
-        )
