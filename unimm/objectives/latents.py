@@ -68,7 +68,7 @@ def latents_of(tokens: ImageTokens) -> Tensor:
     if tokens.latents is None:
         raise ValueError(
             "these pictures have codes but no latents, which denoising objectives learn from: "
-            "encode the documents again with tokenizers/encode_shards.py --with_latents true"
+            "encode the documents again with tokenizers/encode_shards.py --with_latents True"
         )
     return tokens.latents
 

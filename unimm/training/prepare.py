@@ -101,7 +101,7 @@ def prepare(config: TrainConfig, *, micro_rows: int, device: torch.device) -> Pa
             raise ValueError(
                 f"the shards in {folder.folder} hold codes only, but "
                 f"{', '.join(config.model.heads)} learns from latents: encode the documents again "
-                "with tokenizers/encode_shards.py --with_latents true"
+                "with tokenizers/encode_shards.py --with_latents True"
             )
         if kept.with_latents:
             _warn_of_scale(folder, LatentSpace(image_tokenizer))

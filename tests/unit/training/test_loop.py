@@ -107,7 +107,7 @@ def test_shards_without_latents_are_refused(tmp_path):
         model=replace(base.model, objectives=(tiny_objective("diffusion"),)),
         data=replace(base.data, train=str(folder)),
     )
-    with pytest.raises(ValueError, match=r"codes only, but diffusion .*--with_latents true"):
+    with pytest.raises(ValueError, match=r"codes only, but diffusion .*--with_latents True"):
         run(config)
 
 
