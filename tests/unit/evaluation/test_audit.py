@@ -21,9 +21,10 @@ def seen(box=LEFT, **changes) -> Detection:
 
 def shares(first: Sighting, second: Sighting) -> tuple[int, int]:
     counts = compare(first, second)
-    return tuple(
+    agreed, asked = (
         sum(n for name, n in counts.items() if name.endswith(what)) for what in ("agreed", "asked")
     )
+    return agreed, asked
 
 
 def test_atoms_are_counted_by_figure_and_attribute() -> None:
