@@ -23,7 +23,7 @@ from unimm.data.world.scene import STYLES
 from unimm.judges.parser_backdrop import pick_backdrop
 from unimm.judges.parser_fit import Candidates, Fit, Views, fit, sprite_windows
 from unimm.judges.parser_scene import Found, redraw, sighting_of
-from unimm.judges.parser_search import NEAR, WIDE, Grid, find_anchors, propose
+from unimm.judges.parser_search import NEAR, WIDE, Grid, find_anchors, leave_out, propose
 from unimm.judges.parser_templates import Templates, all_looks
 from unimm.judges.sightings import Sighting
 
@@ -47,7 +47,7 @@ class ParserConfig:
         tolerance: error of a pixel from which it is not explained.
         most_wrong: share of a figure's pixels that may be unexplained.
         most_residual: share of the picture's pixels that may be, before it is refused.
-        max_figures: of one picture.
+        max_turns: after which what is not found yet stays so.
         num_looks: looks fitted at each anchor, roughly.
         num_finalists: of those, how many are fitted at full size.
     """
@@ -57,9 +57,9 @@ class ParserConfig:
     tolerance: float = 0.06
     most_wrong: float = 0.1
     most_residual: float = 0.02
-    max_figures: int = 9
+    max_turns: int = 12
     num_looks: int = 10
-    num_finalists: int = 3
+    num_finalists: int = 2
 
 
 class Parsing(NamedTuple):
@@ -120,7 +120,7 @@ class Parser:
         views = Views(pictures.clone(), ground, torch.ones_like(pictures[:, :1]))
         found: list[list[Found]] = [[] for _ in pictures]
         is_open = torch.ones(len(pictures), dtype=torch.bool, device=self.device)
-        for _ in range(self.config.max_figures):
+        for _ in range(self.config.max_turns):
             picture, point = find_anchors(views, threshold=self.config.threshold)
             keep = is_open[picture]
             picture, point = picture[keep], point[keep]
@@ -138,7 +138,11 @@ class Parser:
                 scores = Fit.join([y[rows] for _, rows, y in late])
                 best = _unrivalled(both, scores, _DOUBTFUL * self.config.most_wrong, most=1)
                 taken = Candidates.join([taken, best])
-            is_open = torch.zeros_like(is_open)
+            has_some = torch.tensor([bool(figures) for figures in found], device=self.device)
+            is_closed = is_open & has_some
+            is_closed[taken.picture] = False
+            leave_out(picture, point, is_closed, views)
+            is_open = is_closed
             is_open[taken.picture] = True
             self._take_off(taken, views)
             for b, look, place in zip(
@@ -160,10 +164,13 @@ class Parser:
         rough, scores = self._fit_rough(all_of, views)
         best = scores.score.view(-1, num).topk(last, dim=1).indices
         best = (best + num * torch.arange(len(best), device=best.device)[:, None]).flatten()
-        finalists, _ = self._fit(rough[best], views, num_steps=3, reach=_REACH[1])
+        # Some looks are nearly their own mirror images: both ways are fitted exactly.
+        both = rough[best.repeat_interleave(2)]
+        both.place[1::2, 3] *= -1
+        finalists, _ = self._fit(both, views, num_steps=3, reach=_REACH[1])
         finalists, scores = self._fit(finalists, views, num_steps=4, reach=_REACH[2])
-        first = scores.score.view(-1, last).argmax(1)
-        first = first + last * torch.arange(len(first), device=first.device)
+        first = scores.score.view(-1, 2 * last).argmax(1)
+        first = first + 2 * last * torch.arange(len(first), device=first.device)
         return finalists[first], scores[first]
 
     def _fit_rough(self, candidates: Candidates, views: Views) -> tuple[Candidates, Fit]:

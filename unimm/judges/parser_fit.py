@@ -210,7 +210,7 @@ def _measure(
     num = visible.sum((1, 2, 3))
     wrong = (visible * is_wrong).sum((1, 2, 3)) / num.clamp(min=1)
     seen = num / covered.sum((1, 2, 3)).clamp(min=1)
-    return torch.stack([explained - (1 + PENALTY) * left, wrong, seen], 1)
+    return torch.stack([explained - PENALTY * left, wrong, seen], 1)
 
 
 def _step(

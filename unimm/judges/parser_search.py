@@ -77,6 +77,23 @@ def _lower_ends(line: np.ndarray, reach: int) -> list[tuple[float, float]]:
     return sorted(ends, key=lambda end: -end[1])[:_MOST_ANCHORS]
 
 
+def leave_out(picture: Tensor, point: Tensor, where: Tensor, views: Views) -> None:
+    """Forget anchors that no figure explains, so that what stands behind them is looked at.
+
+    Args:
+        picture: ``(A,)`` int64.
+        point: ``(A, 2)``.
+        where: ``(B,)`` bool, the pictures in which it is done, in place.
+        views: the pictures.
+    """
+    size = views.under.shape[-1]
+    reach = size // 32
+    for b, (x, y) in zip(picture.tolist(), point.round().int().tolist(), strict=True):
+        if where[b]:
+            rows, columns = slice(max(0, y - reach), y + 1), slice(max(0, x - reach), x + reach + 1)
+            views.weight[b, :, rows, columns] = 0
+
+
 def propose(
     picture: Tensor,
     point: Tensor,

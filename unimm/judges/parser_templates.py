@@ -32,7 +32,8 @@ _CELL = 1 << (NUM_LEVELS - 1)  # canvas pixels a point: the atlas's smallest lev
 _ROWS, _COLUMNS = slice(2, 20), slice(2, 18)  # of that level, what figures can fill
 _NUM_KEPT = 320
 _GREY = 0.5  # colours are counted from here: sums of large squares would hide small differences
-PENALTY = 2.0  # of an error that a figure leaves inside its outline, over one that it takes away
+PENALTY = 3.0  # of an error that a figure leaves inside its outline, over one that it takes away
+_MOST = 0.1  # squared error that a pixel counts for at most where it is taken away
 OUTLINE = 0.05  # opacity from which a pixel is inside
 _OVERSAMPLED = 64  # further directions while those to keep are found
 
@@ -95,9 +96,10 @@ def _products(sprites: Tensor) -> Tensor:
     alpha = sprites[:, 3:]
     colour = sprites[:, :3] - _GREY * alpha
     factors = [colour.square().sum(1, keepdim=True), colour * alpha, alpha.square(), colour, alpha]
-    # Explained E - R, less PENALTY times what is left, R: (1 + PENALTY) (E - R) - PENALTY E.
-    factors = [(1 + PENALTY) * factor for factor in factors]
-    return torch.cat([*factors, -PENALTY * (alpha > OUTLINE).float()], dim=1).flatten(1)
+    # With E there before and R left, the product of the first nine is E - R: the score is
+    # bounded(E) - PENALTY R = PENALTY (E - R) - (PENALTY E - bounded(E)).
+    factors = [PENALTY * factor for factor in factors]
+    return torch.cat([*factors, -(alpha > OUTLINE).float()], dim=1).flatten(1)
 
 
 def patch_features(pictures: Tensor, places: Tensor) -> Tensor:
@@ -130,5 +132,6 @@ def patch_features(pictures: Tensor, places: Tensor) -> Tensor:
     squares = (ground.square() / safe).sum(2, keepdim=True)
     mixed = (rest * ground / safe).sum(2, keepdim=True)
     energy = (rest.square() / safe).sum(2, keepdim=True)
+    energy = PENALTY * energy - energy / (1 + energy / (_MOST * safe))
     parts = [-weight, 2 * ground, -squares, 2 * rest, -2 * mixed, energy]
     return torch.cat(parts, dim=2).flatten(2)
