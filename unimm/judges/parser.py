@@ -93,7 +93,7 @@ class Parser:
         self.device = torch.device(device)
         self._atlas = Atlas(self.device)
         self._renderer = Renderer(device=device)
-        self._templates = Templates(all_looks(self.config.styles), self._atlas)
+        self._templates = [Templates(all_looks((x,)), self._atlas) for x in self.config.styles]
 
     @torch.no_grad()
     def parse(self, pixels: Tensor, *, batch_size: int = 64) -> list[Parsing]:
@@ -107,13 +107,15 @@ class Parser:
             ValueError: pixels of another shape, type or range.
         """
         _check_pixels(pixels)
-        return [
-            parsing
-            for part in pixels.split(batch_size)
-            for parsing in self._parse(((part.to(self.device) + 1) / 2).float().clamp(0, 1))
-        ]
+        answers: list[Parsing] = []
+        for part in pixels.split(batch_size):
+            pictures = ((part.to(self.device) + 1) / 2).float().clamp(0, 1)
+            # One art draws a picture; another one's look-alikes would only be in the way.
+            each = [self._parse(pictures, templates) for templates in self._templates]
+            answers += [min(said, key=lambda x: x.residual) for said in zip(*each, strict=True)]
+        return answers
 
-    def _parse(self, pictures: Tensor) -> list[Parsing]:
+    def _parse(self, pictures: Tensor, templates: Templates) -> list[Parsing]:
         every = self._backdrops(pictures.shape[-1])
         backdrop = pick_backdrop(pictures, every)  # (B,)
         ground = every[backdrop]
@@ -126,13 +128,13 @@ class Parser:
             picture, point = picture[keep], point[keep]
             if not len(picture):
                 break
-            near = self._explain(picture, point, views, NEAR)
+            near = self._explain(picture, point, views, NEAR, templates)
             taken = _unrivalled(*near, self.config.most_wrong)
             is_stuck = is_open.clone()
             is_stuck[taken.picture] = False
             retry = is_stuck[picture]
             if retry.any():  # feet are hidden, or it is no figure: one at a time
-                wide = self._explain(picture[retry], point[retry], views, WIDE)
+                wide = self._explain(picture[retry], point[retry], views, WIDE, templates)
                 late = [(x[is_stuck[x.picture]], is_stuck[x.picture], y) for x, y in (near, wide)]
                 both = Candidates.join([x for x, _, _ in late])
                 scores = Fit.join([y[rows] for _, rows, y in late])
@@ -144,11 +146,11 @@ class Parser:
             leave_out(picture, point, is_closed, views)
             is_open = is_closed
             is_open[taken.picture] = True
-            self._take_off(taken, views)
+            self._take_off(taken, views, templates)
             for b, look, place in zip(
                 taken.picture.tolist(), taken.look.tolist(), taken.place.tolist(), strict=True
             ):
-                found[b].append(Found(self._templates.figures[look], *place))
+                found[b].append(Found(templates.figures[look], *place))
         return self._answer(pictures, backdrop, found)
 
     def _backdrops(self, size: int) -> Tensor:
@@ -156,24 +158,26 @@ class Parser:
         return backdrops(size).to(self.device).float() / 255
 
     def _explain(
-        self, picture: Tensor, point: Tensor, views: Views, grid: Grid
+        self, picture: Tensor, point: Tensor, views: Views, grid: Grid, templates: Templates
     ) -> tuple[Candidates, Fit]:
         """The figure that explains most at each anchor, and how well it does."""
         num, last = self.config.num_looks, self.config.num_finalists
-        all_of = propose(picture, point, views, self._templates, grid=grid, num_looks=num)
-        rough, scores = self._fit_rough(all_of, views)
+        all_of = propose(picture, point, views, templates, grid=grid, num_looks=num)
+        rough, scores = self._fit_rough(all_of, views, templates)
         best = scores.score.view(-1, num).topk(last, dim=1).indices
         best = (best + num * torch.arange(len(best), device=best.device)[:, None]).flatten()
         # Some looks are nearly their own mirror images: both ways are fitted exactly.
         both = rough[best.repeat_interleave(2)]
         both.place[1::2, 3] *= -1
-        finalists, _ = self._fit(both, views, num_steps=3, reach=_REACH[1])
-        finalists, scores = self._fit(finalists, views, num_steps=4, reach=_REACH[2])
+        finalists, _ = self._fit(both, views, templates, num_steps=3, reach=_REACH[1])
+        finalists, scores = self._fit(finalists, views, templates, num_steps=4, reach=_REACH[2])
         first = scores.score.view(-1, 2 * last).argmax(1)
         first = first + 2 * last * torch.arange(len(first), device=first.device)
         return finalists[first], scores[first]
 
-    def _fit_rough(self, candidates: Candidates, views: Views) -> tuple[Candidates, Fit]:
+    def _fit_rough(
+        self, candidates: Candidates, views: Views, templates: Templates
+    ) -> tuple[Candidates, Fit]:
         """Fit large figures at half size: it is faster, and they are found from farther away."""
         half = Views(*(avg_pool2d(x, 2) for x in (views.under, views.ground, views.weight)))
         is_large = candidates.place[:, 2] * UNIT > _LARGE
@@ -181,7 +185,7 @@ class Parser:
         table = place.new_zeros(len(place), 3)
         for rows, factor, seen in ((is_large, 0.5, half), (~is_large, 1.0, views)):
             moved, scores = self._fit(
-                _scaled(candidates[rows], factor), seen, num_steps=4, reach=_REACH[0]
+                _scaled(candidates[rows], factor), seen, templates, num_steps=4, reach=_REACH[0]
             )
             place[rows] = _scaled(moved, 1 / factor).place
             table[rows] = torch.stack(list(vars(scores).values()), 1)
@@ -189,11 +193,17 @@ class Parser:
         return Candidates(candidates.picture, candidates.look, place), Fit(*table.unbind(1))
 
     def _fit(
-        self, candidates: Candidates, views: Views, *, num_steps: int, reach: float
+        self,
+        candidates: Candidates,
+        views: Views,
+        templates: Templates,
+        *,
+        num_steps: int,
+        reach: float,
     ) -> tuple[Candidates, Fit]:
         return fit(
             candidates,
-            self._templates.slots[candidates.look],
+            templates.slots[candidates.look],
             views,
             self._atlas,
             num_steps=num_steps,
@@ -201,11 +211,11 @@ class Parser:
             reach=reach,
         )
 
-    def _take_off(self, taken: Candidates, views: Views) -> None:
+    def _take_off(self, taken: Candidates, views: Views, templates: Templates) -> None:
         """Take figures off the pictures: what they hide stays unknown, in place."""
         size = views.under.shape[-1]
         for rows, corner, cut in sprite_windows(
-            taken.place, self._templates.slots[taken.look], self._atlas, size
+            taken.place, templates.slots[taken.look], self._atlas, size
         ):
             for f, (left, top) in enumerate(corner.tolist()):
                 b, side = int(taken.picture[rows[f]]), cut.shape[-1]
