@@ -36,7 +36,7 @@ class AttackConfig:
     """Pictures of each beginning that are kept."""
     seed: int = 1_000_030
     """Of the pictures that it begins with, and of what the detector is to see in them."""
-    picture: str = "docs/images/attacks.png"
+    picture: str = "docs/images/attacks.webp"
     """Where some of the pictures are kept."""
     ledger: str = "docs/results"
     """Folder of the ledger."""
@@ -72,7 +72,7 @@ def main() -> None:
     Path(config.picture).parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(sheet.cpu().numpy()).save(config.picture)
     note = {"command": shlex.join(["python", *sys.argv]), "seed": config.seed}
-    ledger = write_ledger("attacks", figures=table, folder=config.ledger, **note)
+    ledger = write_ledger("attacks", figures={"attacks": table}, folder=config.ledger, **note)
     print(f"wrote {ledger} and {config.picture}")
 
 

@@ -29,7 +29,7 @@ class AuditConfig:
     num_scenes: int = 1000
     """Renders of each art style and size."""
     styles: tuple[str, ...] = STYLES
-    """Art styles."""
+    """Art styles; the parser is told which one it looks at."""
     sizes: tuple[int, ...] = (128, 64)
     """Sides of the pictures in pixels."""
     seed: int = 1_000_020
@@ -44,12 +44,10 @@ def main() -> None:
     config = load_config(AuditConfig, sys.argv[1:])
     device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     detector = load_detector(config.detector, device=device)
-    parser, renderer = (
-        Parser(ParserConfig(styles=config.styles), device=device),
-        Renderer(device=device),
-    )
+    renderer = Renderer(device=device)
     tables = {"agreement": {}, "parser": {}, "detector": {}, "parser exact": {}}
     for style in config.styles:
+        parser = Parser(ParserConfig(styles=(style,)), device=device)
         scenes = sample_scenes(
             seed=config.seed, start=0, num=config.num_scenes, styles=(style,), shares=(1.0,)
         )

@@ -57,3 +57,27 @@ def test_calibrate_detector(detector, model, tmp_path, monkeypatch):
     assert {"noto, clean", "noto, after the image tokenizer"} <= set(table["atoms"])
     for counted in table["scenes"].values():
         assert sum(counted.values()) == 4
+
+
+def test_audit_detector(tmp_path, monkeypatch):
+    """The shipped detector: a parser of one style agrees with it on nearly all atoms."""
+    error = run_script(
+        monkeypatch,
+        *("eval/audit_detector.py", "--num_scenes", 6, "--styles", "3d", "--sizes", 64),
+        *("--ledger", tmp_path, "--device", "cpu"),
+    )
+    assert not error
+    figures = json.loads((tmp_path / "parser.json").read_text())["figures"]
+    assert figures["agreement"]["3d, 64 px"]["all atoms"] >= 0.9
+
+
+def test_attack_detector(tmp_path, monkeypatch):
+    error = run_script(
+        monkeypatch,
+        *("eval/attack_detector.py", "--num_pictures", 2, "--num_steps", 2, "--num_shown", 1),
+        *("--ledger", tmp_path, "--picture", tmp_path / "attacks.webp", "--device", "cpu"),
+    )
+    assert not error
+    assert (tmp_path / "attacks.webp").exists()
+    for row in json.loads((tmp_path / "attacks.json").read_text())["figures"]["attacks"].values():
+        assert row["pictures"] == 2 and row["parser fooled too"] <= row["detector fooled"] <= 2
