@@ -25,6 +25,7 @@ _TITLES = {
     "consistency": "Consistency of pages with each other",
     "copies": "Copies of earlier pages (less is better)",
 }
+_NUM_FIRST = 4  # tables before the pictures; the others are for who wants to know it all
 # Rows of many references need more room than a page of pictures.
 _WIDE = "main { max-width: 1420px; } th { white-space: normal; vertical-align: bottom; }"
 _WIDE += " td { font-size: .84rem; } .sheet > img { max-width: 100%; }"
@@ -45,9 +46,8 @@ def story_page(
     """
     facts = summary["facts"]
     name = html.escape(str(facts["generator"]["model"]))
-    tables = "".join(
-        _section(title, summary[key]) for key, title in _TITLES.items() if summary.get(key)
-    )
+    tables = [_section(title, summary[key]) for key, title in _TITLES.items() if summary.get(key)]
+    first, details = "".join(tables[:_NUM_FIRST]), "".join(tables[_NUM_FIRST:])
     grids = "".join(_gallery(result, max_rows) for result in results)
     number = sum(len(result.stories) for result in results)
     failed = summary["failed"]
@@ -57,8 +57,9 @@ def story_page(
     body = f"""<style>{_WIDE}</style>
 <header><h1>StoryEval: {name}</h1>
 <p>{number:,} stories; {fate}</p></header>
-{tables}
+{first}
 {grids}
+{details}
 <footer>Scores are shares with their 95 % intervals over stories. Ceilings: true renders, and the
 same after the image tokenizer. Random image: the same page of other stories. Nearest neighbour:
 the training picture that shows most of what is asked. No context: each page drawn alone.
