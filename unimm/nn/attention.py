@@ -1,6 +1,6 @@
 """Attention behind one function: dense mask, FlexAttention, or variable-length flash attention.
 
-All three compute the one rule of ``document.py``; which is used depends on the device and on what
+All three compute the one rule of ``unimm.document``; which is used depends on the device and on what
 the batch holds, never on the image objective.
 """
 

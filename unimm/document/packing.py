@@ -1,0 +1,211 @@
+"""Packing: several documents to a row, several rows to a batch, as heads and objectives read it.
+
+Legend: ``B`` rows, ``L`` row length, ``N`` positions that one objective reads, ``M`` pictures.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from unimm.document.layout import HEAD_NONE, HEAD_TEXT, IGNORE, NO_CODE, Layout
+from unimm.document.parts import ImageTokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slots:
+    """The positions of a batch that one head reads.
+
+    Attributes:
+        index: ``(N,)`` int64 into the flattened ``(B * L)`` positions; picture after picture.
+        image_ids: ``(N,)`` int64, the picture each belongs to.
+        tokens: the ``M`` pictures, stacked; None for the text head or when there are none.
+        seeds: one a picture, so that its randomness is the same on any rank and after resume.
+    """
+
+    index: Tensor
+    image_ids: Tensor
+    tokens: ImageTokens | None = None
+    seeds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Packed rows.
+
+    Attributes:
+        input_ids: ``(B, L)`` int64 text ids.
+        code_ids: ``(B, L)`` int64 image codes, ``NO_CODE`` or ``NULL_CODE``.
+        head_ids: ``(B, L)`` int64: none, text, or ``2 +`` the objective's place in ``heads``.
+        labels: ``(B, L)`` int64 in the head's own ids, or ``IGNORE``.
+        position_ids: ``(B, L, 3)`` int64.
+        document_ids: ``(B, L)`` int64, counted inside a row; padding is a document of its own.
+        segment_ids: ``(B, L)`` int64, counted inside a document.
+        block_ids: ``(B, L)`` int64, never falling inside a document.
+        is_context: ``(B, L)`` bool.
+        slots: head -> the positions it reads.
+        heads: names of the objectives.
+        is_causal: every block is one position and all is context, so that plain causal attention
+            inside each document is the rule.
+        cu_seqlens: ``(B * K + 1,)`` int32, where documents start in the flattened positions, padded
+            to a fixed length with the end, for variable-length attention.
+        max_seqlen: an upper bound of a document's length (the row length: a constant).
+    """
+
+    input_ids: Tensor
+    code_ids: Tensor
+    head_ids: Tensor
+    labels: Tensor
+    position_ids: Tensor
+    document_ids: Tensor
+    segment_ids: Tensor
+    block_ids: Tensor
+    is_context: Tensor
+    slots: dict[str, Slots]
+    heads: tuple[str, ...]
+    is_causal: bool
+    cu_seqlens: Tensor
+    max_seqlen: int
+    document_indices: tuple[tuple[int, ...], ...] = field(default=())
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """Copy every tensor to ``device`` without waiting for it."""
+        return _map_tensors(self, lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        """Pin every tensor, for asynchronous copies (a ``DataLoader`` calls this)."""
+        return _map_tensors(self, lambda tensor: tensor.pin_memory())
+
+
+def _map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, dict):
+        items = cast(dict[Any, Any], value).items()
+        return {key: _map_tensors(item, function) for key, item in items}
+    if isinstance(value, ImageTokens):
+        return value.map(function)
+    if isinstance(value, (Batch, Slots)):
+        changed = {f.name: _map_tensors(getattr(value, f.name), function) for f in fields(value)}
+        return replace(value, **changed)
+    return value
+
+
+def pack(
+    rows: Sequence[Sequence[Layout]],
+    *,
+    row_length: int,
+    heads: Sequence[str],
+    pad_id: int = 0,
+    max_documents: int | None = None,
+    seed: int = 0,
+) -> Batch:
+    """Put documents one after another into rows of equal length.
+
+    Args:
+        rows: the documents of each row; which go together is the loader's choice.
+        row_length: ``L``.
+        heads: names of all objectives of the model, in its order.
+        pad_id: text id of the padding.
+        max_documents: fixed size of ``cu_seqlens`` a row (compiled code wants one shape); by
+            default the largest number of documents in a row.
+        seed: of the run; joined with the document's index it seeds each picture's randomness.
+
+    Raises:
+        ValueError: if a document, or the documents of a row, are longer than the row.
+    """
+    num_rows = len(rows)
+    for row in rows:
+        for item in row:
+            if len(item) > row_length:
+                raise ValueError(
+                    f"document {item.index} has {len(item)} positions, longer than a row of "
+                    f"{row_length}: raise row_length, or drop documents with more pages"
+                )
+        if sum(map(len, row)) > row_length:
+            raise ValueError(
+                f"documents of {[len(item) for item in row]} positions do not fit a row of "
+                f"{row_length}"
+            )
+    limit = max_documents or max(len(row) for row in rows)
+    if any(len(row) > limit for row in rows):
+        raise ValueError(f"a row holds {max(map(len, rows))} documents, max_documents is {limit}")
+
+    def full(value: int, dtype: torch.dtype = torch.int64) -> Tensor:
+        return torch.full((num_rows, row_length), value, dtype=dtype)
+
+    input_ids, code_ids, labels = full(pad_id), full(NO_CODE), full(IGNORE)
+    head_ids, document_ids, segment_ids = full(HEAD_NONE), full(0), full(0)
+    is_context = full(1, torch.bool)
+    # Padding: one position a block, so that a causal batch stays causal.
+    block_ids = torch.arange(row_length).repeat(num_rows, 1)
+    position_ids = torch.zeros(num_rows, row_length, 3, dtype=torch.int64)
+    head_index: dict[str, list[Tensor]] = {head: [] for head in ("text", *heads)}
+    images: dict[str, list[ImageTokens]] = {head: [] for head in heads}
+    seeds: dict[str, list[int]] = {head: [] for head in heads}
+    bounds: list[int] = [0]
+
+    for b, row in enumerate(rows):
+        start = 0
+        for d, item in enumerate(row):
+            span = slice(start, start + len(item))
+            input_ids[b, span] = item.input_ids
+            code_ids[b, span] = item.code_ids
+            labels[b, span] = item.labels
+            position_ids[b, span] = item.position_ids
+            block_ids[b, span] = item.block_ids
+            segment_ids[b, span] = item.segment_ids
+            is_context[b, span] = item.is_context
+            document_ids[b, span] = d
+            for head, index in item.head_index.items():
+                head_index[head].append(index + b * row_length + start)
+            for head, found in item.images.items():
+                images[head] += found
+                seeds[head] += [mix_seed(seed, item.index, k) for k in range(len(found))]
+            start += len(item)
+            bounds.append(b * row_length + start)
+        document_ids[b, start:] = len(row)
+        bounds += [(b + 1) * row_length] * (1 + limit - len(row))
+
+    slots: dict[str, Slots] = {}
+    for number, (head, parts) in enumerate(head_index.items()):
+        index = torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)
+        head_ids.view(-1)[index] = HEAD_TEXT + number
+        found = images.get(head, [])
+        per_image = len(index) // max(len(found), 1)
+        slots[head] = Slots(
+            index=index,
+            image_ids=torch.arange(len(found)).repeat_interleave(per_image)
+            if found
+            else torch.zeros_like(index),
+            tokens=ImageTokens.stack(found) if found else None,
+            seeds=tuple(seeds.get(head, [])),
+        )
+    return Batch(
+        input_ids=input_ids,
+        code_ids=code_ids,
+        head_ids=head_ids,
+        labels=labels,
+        position_ids=position_ids,
+        document_ids=document_ids,
+        segment_ids=segment_ids,
+        block_ids=block_ids,
+        is_context=is_context,
+        slots=slots,
+        heads=tuple(heads),
+        is_causal=all(item.is_causal for row in rows for item in row),
+        cu_seqlens=torch.tensor(bounds, dtype=torch.int32),
+        max_seqlen=row_length,
+        document_indices=tuple(tuple(item.index for item in row) for row in rows),
+    )
+
+
+def mix_seed(run_seed: int, document_index: int, picture: int) -> int:
+    """Mix three numbers into a 63-bit seed (splitmix64's constants)."""
+    value = run_seed
+    for number in (document_index, picture):
+        value = (value ^ (number + 0x9E3779B97F4A7C15)) * 0xBF58476D1CE4E5B9 % 2**64
+        value ^= value >> 27
+    return value % 2**63
