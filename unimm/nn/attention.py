@@ -1,7 +1,7 @@
 """Attention behind one function: dense mask, FlexAttention, or variable-length flash attention.
 
-All three compute the one rule of ``unimm.document``; which is used depends on the device and on what
-the batch holds, never on the image objective.
+All three compute the one rule of ``unimm.document``; which is used depends on the device and on
+what the batch holds, never on the image objective.
 """
 
 import functools
