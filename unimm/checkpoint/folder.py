@@ -71,11 +71,9 @@ class SamplerDefaults:
     def of(config: ModelConfig) -> "SamplerDefaults":
         """What suits the objective that a model draws by."""
         pages = config.objectives[0].default_sampling
-        return (
-            SamplerDefaults(first_page=pages[0], later_pages=pages[1])
-            if pages
-            else (SamplerDefaults())
-        )
+        if pages is None:
+            return SamplerDefaults()
+        return SamplerDefaults(first_page=pages[0], later_pages=pages[1])
 
 
 @dataclass(frozen=True, kw_only=True)
