@@ -71,6 +71,7 @@ def test_audit_detector(tmp_path, monkeypatch):
     assert figures["agreement"]["3d, 64 px"]["all atoms"] >= 0.9
 
 
+@pytest.mark.long  # the parser knows all three styles here
 def test_attack_detector(tmp_path, monkeypatch):
     error = run_script(
         monkeypatch,
