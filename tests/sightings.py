@@ -18,7 +18,6 @@ def detection(
         tint=tint,
         headwear=headwear,
         style=style,
-        size="medium",
         box=(0.0, 0.0, side, side),
         score=0.9,
         probabilities=np.zeros(0),

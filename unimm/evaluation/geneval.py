@@ -6,7 +6,7 @@ objects too many are punished by an ``exclude`` clause only; a picture has to cl
 threshold when it is about counting; position is not looked at once a colour was wrong; two
 relations can hold at once. Colours belong to boxes: the official code asks CLIP for the colour of
 each object's crop, here the judge reads every object's looks inside its box. A clause may also
-state ``headwear``, ``size`` and ``style``, which work like ``color``, and the relations ``in front
+state ``headwear`` and ``style``, which work like ``color``, and the relations ``in front
 of`` and ``behind``.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 from unimm.evaluation.boxes import BoxRelations, Found, intersection_over_union
 
 COUNTING = "counting"  # the tag that the higher threshold is for
-LOOKS: tuple[str, ...] = ("color", "headwear", "size", "style")
+LOOKS: tuple[str, ...] = ("color", "headwear", "style")
 _CLAUSE_KEYS = ("class", "count", *LOOKS, "position")
 
 

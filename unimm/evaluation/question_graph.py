@@ -23,7 +23,7 @@ from unimm.data.world.words import (
 from unimm.evaluation.boxes import BoxRelations, Found
 
 CATEGORIES: tuple[str, ...] = ("entity", "attribute", "relation", "other", "global")
-# No size: the detector cannot tell size words, since apparent size also follows from depth.
+# No size: a picture does not show it (see ``judges.labels.VOCABULARY``).
 _CATEGORY_OF = {
     "exists": "entity",
     "count": "other",

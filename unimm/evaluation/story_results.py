@@ -9,6 +9,7 @@ from typing import Any
 from unimm.evaluation.picture_folder import write_text
 from unimm.evaluation.stories import JudgedStory
 from unimm.evaluation.story_folder import StoryRequest
+from unimm.judges.labels import ATTRIBUTES
 from unimm.judges.sightings import Detection, Sighting
 
 
@@ -39,5 +40,5 @@ def _seen(sighting: Sighting) -> dict[str, Any]:
 
 
 def _figure(x: Detection) -> dict[str, Any]:
-    words = {name: getattr(x, name) for name in ("kind", "tint", "headwear", "style", "size")}
+    words = {name: getattr(x, name) for name in ATTRIBUTES}
     return words | {"box": [round(v, 3) for v in x.box], "score": round(x.score, 3)}

@@ -26,19 +26,19 @@ _PLACES = {
 _PLACE = {name: re.compile(rf"\b(?:{words})\b") for name, words in _PLACES.items()}
 _NOT_NOW = re.compile(r"\bnight is over\b|\bafraid of the dark\b")
 _SKY = re.compile(r"\bstars\b")  # of the night sky; the thing is always one star
-_FIELDS = {"colour": "tint", "headwear": "headwear", "style": "style", "size": "size"}
+_FIELDS = {"colour": "tint", "headwear": "headwear", "style": "style"}
 
 
 @functools.lru_cache(maxsize=1 << 16)
 def page_atoms(text: str) -> frozenset[Atom]:
-    """What a page's text states about its picture; relations are left out.
+    """What a page's text states about its picture; relations and sizes are left out.
 
     Args:
         text: any text; what is not understood states nothing.
     """
     lower = text.lower()
     atoms = parse_caption(_SKY.sub("", lower))
-    atoms = {atom for atom in atoms if atom.kind not in ("background", "relation")}
+    atoms = {atom for atom in atoms if atom.kind not in ("background", "relation", "size")}
     now = _NOT_NOW.sub("", lower)
     return frozenset(atoms) | {
         Atom("background", value=place) for place, word in _PLACE.items() if word.search(now)

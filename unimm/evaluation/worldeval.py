@@ -215,7 +215,7 @@ def is_heldout(metadata: Metadata) -> bool:
 
 
 def _is_sized(scene: Scene) -> bool:
-    """Size words are left out: the detector cannot tell them (see ``question_graph``)."""
+    """Size words are left out: a picture does not show them (see ``judges.labels``)."""
     return any(placed.figure.size != "medium" for placed in scene.placed)
 
 

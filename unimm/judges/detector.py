@@ -20,7 +20,6 @@ from unimm.judges.labels import GROUPS, NUM_SPECIES, VOCABULARY, words_of
 from unimm.judges.sightings import Detection, Sighting
 
 STRIDE = 4  # pixels a side behind one cell of the heat map
-_GRID = (-0.75, -0.25, 0.25, 0.75)  # where a box is read, from its middle (0) to its edges (1)
 _SIZES = tuple(len(words) for words in VOCABULARY.values())
 _NUM_KINDS = len(VOCABULARY["kind"])
 _BARE = _NUM_KINDS + len(VOCABULARY["tint"])  # "no headwear" among all words
@@ -34,6 +33,7 @@ class DetectorConfig:
     Attributes:
         image_size: side of the pictures it was trained on; others are resized to it.
         channels: of the feature maps at 1/2, 1/4, 1/8 and 1/16 of the picture's size.
+        grid_size: points a side at which a box is read.
         hidden: width of the layer that reads attributes.
         threshold: height of a peak from which it is a figure.
         max_figures: of one picture.
@@ -43,6 +43,7 @@ class DetectorConfig:
 
     image_size: int = 128
     channels: tuple[int, int, int, int] = (32, 64, 80, 112)
+    grid_size: int = 5
     hidden: int = 128
     threshold: float = 0.3
     max_figures: int = 12
@@ -124,7 +125,7 @@ class Detector(nn.Module):
         self.heat_head = nn.Conv2d(c4, len(GROUPS), 1)
         self.box_head = nn.Conv2d(c4, 4 * len(GROUPS), 1)
         self.background_head = nn.Linear(c16, len(BACKGROUNDS))
-        num_inputs = c4 * len(_GRID) ** 2 + len(GROUPS) + 4
+        num_inputs = c4 * config.grid_size**2 + len(GROUPS) + 4
         self.reader = nn.Sequential(
             nn.Linear(num_inputs, config.hidden), nn.SiLU(), nn.Linear(config.hidden, sum(_SIZES))
         )
@@ -164,7 +165,8 @@ class Detector(nn.Module):
             ``(B, F, V)`` float32 logits; -inf where they cannot be: kinds of the other group, and
             headwear on an object.
         """
-        grid = torch.tensor(_GRID, device=boxes.device)
+        num = self.config.grid_size  # the middles of so many cells a side, -1 and 1 the edges
+        grid = (2 * torch.arange(num, device=boxes.device) + 1) / num - 1
         steps = torch.stack(torch.meshgrid(grid, grid, indexing="xy"), dim=-1).flatten(0, 1)
         middle, half = (boxes[..., :2] + boxes[..., 2:]) / 2, (boxes[..., 2:] - boxes[..., :2]) / 2
         points = middle[:, :, None] + half[:, :, None] * steps  # (B, F, points, 2) in 0..1

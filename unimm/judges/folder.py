@@ -43,11 +43,12 @@ def load_detector(folder: str | Path, *, device: torch.device | str = "cpu") -> 
         )
     config = json.loads((folder / _CONFIG).read_text())
     vocabulary = config.pop("vocabulary")
-    for name, words in VOCABULARY.items():
-        if vocabulary.get(name) != list(words):
+    for name in {**VOCABULARY, **vocabulary}:
+        own, words = vocabulary.get(name, []), VOCABULARY.get(name, ())
+        if own != list(words):
             raise ValueError(
                 f"the detector in {folder} knows other words for {name!r} than this world: "
-                f"{sorted(set(vocabulary.get(name, [])) ^ set(words))}; train it again"
+                f"{sorted(set(own) ^ set(words))}; train it again"
             )
     detector = Detector(DetectorConfig(**(config | {"channels": tuple(config["channels"])})))
     detector.load_state_dict(load_file(str(folder / _WEIGHTS)))

@@ -16,7 +16,6 @@ from unimm.data.world.scene import (
     NO_HEADWEAR,
     OBJECT_TINTS,
     OBJECTS,
-    SIZES,
     SPECIES,
     STYLES,
     Figure,
@@ -28,9 +27,12 @@ VOCABULARY: dict[str, tuple[str, ...]] = {
     "tint": OBJECT_TINTS,
     "headwear": (NO_HEADWEAR, *HEADWEAR),
     "style": STYLES,
-    "size": SIZES,
 }
-"""Attribute -> its words, in the order of the detector's outputs."""
+"""Attribute -> its words, in the order of the detector's outputs.
+
+Size words are none of them: how large a figure looks is the product of its size word, its depth and
+the height of the camera, which no picture shows, so that nobody could be right about one figure.
+"""
 
 ATTRIBUTES: tuple[str, ...] = tuple(VOCABULARY)
 GROUPS: tuple[str, ...] = ("character", "object")

@@ -21,7 +21,6 @@ class Detection:
         tint: ``natural`` or a colour.
         headwear: what it wears, or ``none``.
         style: the art it is drawn in.
-        size: the size word.
         box: left, top, right, bottom as fractions of the picture.
         score: height of its peak, 0 to 1.
         probabilities: ``(V,)`` of every word of every attribute, in the order of ``VOCABULARY``.
@@ -31,7 +30,6 @@ class Detection:
     tint: str
     headwear: str
     style: str
-    size: str
     box: tuple[float, float, float, float]
     score: float
     probabilities: np.ndarray = field(repr=False, compare=False)

@@ -11,7 +11,7 @@ from unimm.judges.detector import Detector, FeatureMaps, split_attributes
 from unimm.judges.labels import ATTRIBUTES, GROUPS, NUM_SPECIES, Labels
 
 MIN_VISIBILITY = 0.2  # a figure that is hidden more than this is not asked for
-_ATTRIBUTE_WEIGHTS = {"kind": 1.0, "tint": 1.0, "headwear": 1.0, "style": 0.5, "size": 0.3}
+_ATTRIBUTE_WEIGHTS = {"kind": 1.0, "tint": 1.0, "headwear": 1.0, "style": 1.0}
 _BOX_WEIGHT, _BACKGROUND_WEIGHT = 1.0, 0.3
 _JITTER = 0.08  # of a box's sides: attributes are read from boxes that are never exact
 

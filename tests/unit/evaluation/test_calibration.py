@@ -6,7 +6,7 @@ from unimm.evaluation.matching import match_boxes, overlap
 from unimm.judges.sightings import Detection, Sighting
 
 LEFT, RIGHT = (0.0, 0.2, 0.4, 0.8), (0.6, 0.2, 1.0, 0.8)
-WORDS = {"kind": "fox", "tint": "blue", "headwear": "none", "style": "3d", "size": "medium"}
+WORDS = {"kind": "fox", "tint": "blue", "headwear": "none", "style": "3d"}
 
 
 def seen(box, **changes) -> Detection:

@@ -108,6 +108,10 @@ def test_bad_pixels_and_folders_are_refused(tmp_path) -> None:
     (tmp_path / "config.json").write_text(config.replace('"fox"', '"unicorn"'))
     with pytest.raises(ValueError, match=r"fox.*unicorn"):
         load_detector(tmp_path)
+    more = config.replace('"vocabulary": {', '"vocabulary": {"mood": ["glad"],')
+    (tmp_path / "config.json").write_text(more)
+    with pytest.raises(ValueError, match=r"'mood'.*glad.*train it again"):
+        load_detector(tmp_path)
 
 
 def test_probability_names_words() -> None:
@@ -119,7 +123,6 @@ def test_probability_names_words() -> None:
         tint="blue",
         headwear="none",
         style="3d",
-        size="medium",
         box=(0, 0, 0.5, 0.5),
         score=1.0,
         probabilities=probabilities,

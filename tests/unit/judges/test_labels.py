@@ -18,14 +18,13 @@ def test_words_survive_the_indices() -> None:
         "tint": "blue",
         "headwear": "crown",
         "style": "flat",
-        "size": "large",
     }
 
 
 def test_scenes_are_padded_and_crowds_refused() -> None:
     fox, ball = Figure(kind="fox", tint="red"), Figure(kind="ball")
     attributes, background = scene_indices([scene_of(fox, ball), scene_of(ball)], 2)
-    assert attributes.shape == (2, 2, 5)
+    assert attributes.shape == (2, 2, 4)
     assert tuple(attributes[1, 0]) == figure_indices(ball) and not attributes[1, 1].any()
     assert background.tolist() == [4, 4]
     with pytest.raises(ValueError, match="2 figures"):

@@ -7,11 +7,9 @@ import torch
 from torch import Tensor
 
 from unimm.data.world.backdrops import horizon_of
-from unimm.data.world.geometry import apparent_size
 from unimm.data.world.render import Renderer
 from unimm.data.world.scene import Figure, Placed, Scene, sample_rng
 from unimm.judges.parser import Parser, ParserConfig, Parsing
-from unimm.judges.parser_scene import Found, size_words
 from unimm.judges.sightings import Detection
 
 
@@ -102,23 +100,6 @@ def test_answers_do_not_depend_on_the_batch() -> None:
     apart = [parser().parse(part)[0] for part in pixels.split(1)]
     assert [looks(x) for x in together] == [looks(x) for x in apart]
     assert [x.residual for x in together] == pytest.approx([x.residual for x in apart])
-
-
-def test_size_words_agree_on_one_camera() -> None:
-    def found(figure: Figure, x: float, y: float) -> Found:
-        placed = Placed(figure=figure, x=x, y=y)
-        one = scene(placed)
-        ratio = apparent_size(one, placed) * 128 / 92
-        return Found(figure, x * 128, y * 128, ratio, 1.0)
-
-    horizon = horizon_of("meadow", 3) * 128
-    for words in (("medium", "large"), ("small", "medium"), ("medium", "medium", "small")):
-        figures = [
-            found(Figure(kind=kind, size=word), 0.5, y)
-            for kind, word, y in zip(("fox", "ball", "car"), words, (0.8, 0.9, 0.85), strict=False)
-        ]
-        assert size_words(figures, horizon) == list(words)
-    assert size_words([found(Figure(kind="fox", size="large"), 0.5, 0.8)], horizon) == ["medium"]
 
 
 def test_bad_pixels_are_refused() -> None:
