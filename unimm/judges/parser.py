@@ -50,6 +50,8 @@ class ParserConfig:
         max_turns: after which what is not found yet stays so.
         num_looks: looks fitted at each anchor, roughly.
         num_finalists: of those, how many are fitted at full size.
+        thorough: by how much more looks and finalists a picture is looked at again that the first
+            look did not explain.
     """
 
     styles: tuple[str, ...] = STYLES
@@ -60,6 +62,7 @@ class ParserConfig:
     max_turns: int = 12
     num_looks: int = 10
     num_finalists: int = 2
+    thorough: int = 4
 
 
 class Parsing(NamedTuple):
@@ -110,12 +113,24 @@ class Parser:
         answers: list[Parsing] = []
         for part in pixels.split(batch_size):
             pictures = ((part.to(self.device) + 1) / 2).float().clamp(0, 1)
-            # One art draws a picture; another one's look-alikes would only be in the way.
-            each = [self._parse(pictures, templates) for templates in self._templates]
-            answers += [min(said, key=lambda x: x.residual) for said in zip(*each, strict=True)]
+            said = self._parse_any(pictures, thorough=1)
+            doubtful = [b for b, one in enumerate(said) if not one.is_explained]
+            if doubtful:
+                again = self._parse_any(pictures[doubtful], thorough=self.config.thorough)
+                for b, one in zip(doubtful, again, strict=True):
+                    said[b] = min(said[b], one, key=lambda x: x.residual)
+            answers += said
         return answers
 
-    def _parse(self, pictures: Tensor, templates: Templates) -> list[Parsing]:
+    def _parse_any(self, pictures: Tensor, *, thorough: int) -> list[Parsing]:
+        """Explain pictures, each by the art that leaves least over.
+
+        One art draws a picture; another one's look-alikes would only be in the way.
+        """
+        each = [self._parse(pictures, x, thorough) for x in self._templates]
+        return [min(said, key=lambda x: x.residual) for said in zip(*each, strict=True)]
+
+    def _parse(self, pictures: Tensor, templates: Templates, thorough: int) -> list[Parsing]:
         every = self._backdrops(pictures.shape[-1])
         backdrop = pick_backdrop(pictures, every)  # (B,)
         ground = every[backdrop]
@@ -128,13 +143,14 @@ class Parser:
             picture, point = picture[keep], point[keep]
             if not len(picture):
                 break
-            near = self._explain(picture, point, views, NEAR, templates)
+            near = self._explain(picture, point, views, NEAR, templates, thorough)
             taken = _unrivalled(*near, self.config.most_wrong)
             is_stuck = is_open.clone()
             is_stuck[taken.picture] = False
             retry = is_stuck[picture]
             if retry.any():  # feet are hidden, or it is no figure: one at a time
-                wide = self._explain(picture[retry], point[retry], views, WIDE, templates)
+                at = picture[retry], point[retry]
+                wide = self._explain(*at, views, WIDE, templates, thorough)
                 late = [(x[is_stuck[x.picture]], is_stuck[x.picture], y) for x, y in (near, wide)]
                 both = Candidates.join([x for x, _, _ in late])
                 scores = Fit.join([y[rows] for _, rows, y in late])
@@ -158,10 +174,16 @@ class Parser:
         return backdrops(size).to(self.device).float() / 255
 
     def _explain(
-        self, picture: Tensor, point: Tensor, views: Views, grid: Grid, templates: Templates
+        self,
+        picture: Tensor,
+        point: Tensor,
+        views: Views,
+        grid: Grid,
+        templates: Templates,
+        thorough: int,
     ) -> tuple[Candidates, Fit]:
         """The figure that explains most at each anchor, and how well it does."""
-        num, last = self.config.num_looks, self.config.num_finalists
+        num, last = thorough * self.config.num_looks, thorough * self.config.num_finalists
         all_of = propose(picture, point, views, templates, grid=grid, num_looks=num)
         rough, scores = self._fit_rough(all_of, views, templates)
         best = scores.score.view(-1, num).topk(last, dim=1).indices

@@ -11,6 +11,7 @@ from unimm.data.world.render import Renderer
 from unimm.data.world.scene import Figure, Placed, Scene, sample_rng
 from unimm.judges.parser import Parser, ParserConfig, Parsing
 from unimm.judges.sightings import Detection
+from unimm.training.detector_scenes import sample_scenes
 
 
 @cache
@@ -110,3 +111,14 @@ def test_bad_pixels_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             parser().parse(pixels)
+
+
+def test_a_picture_that_is_not_explained_is_looked_at_more_thoroughly() -> None:
+    (crowd,) = sample_scenes(seed=1000040, start=15, num=1, styles=("flat",), shares=(1.0,))
+    pixels = drawn(crowd, 64)
+    hasty, thorough = (
+        Parser(ParserConfig(styles=("flat",), thorough=number)).parse(pixels)[0]
+        for number in (1, 4)
+    )
+    assert not hasty.is_explained
+    assert thorough.is_explained and thorough.residual < 0.02
