@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from unimm.document.packing import Batch
@@ -45,6 +46,36 @@ def attention_rule(batch: Batch) -> Tensor:
         key_segment=batch.segment_ids[:, None, :],
         key_is_context=batch.is_context[:, None, :],
     )
+
+
+def count_visible(batch: Batch) -> int:
+    """Count the pairs of query and key that the rule allows, without making the mask.
+
+    What a query sees of its document's contexts, and of its own segment's other positions, ends
+    with its block, because blocks never fall and segments and blocks are unbroken runs.
+    """
+    num_rows, length = batch.block_ids.shape
+    rows = torch.arange(num_rows).repeat_interleave(length)
+    documents = _run_bounds(rows, batch.document_ids)[0]
+    segments = _run_bounds(rows, batch.document_ids, batch.segment_ids)[0]
+    ends = _run_bounds(rows, batch.document_ids, batch.segment_ids, batch.block_ids)[1]
+
+    def count_before(flags: Tensor) -> Tensor:
+        return torch.cat([flags.new_zeros(1, dtype=torch.int64), flags.flatten().cumsum(0)])
+
+    contexts, others = count_before(batch.is_context), count_before(~batch.is_context)
+    seen = contexts[ends] - contexts[documents] + others[ends] - others[segments]
+    return int(seen.sum())
+
+
+def _run_bounds(*ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Start and end of the run of equal ids that each flattened position lies in."""
+    stacked = torch.stack([x.flatten() for x in ids])
+    changes = (stacked[:, 1:] != stacked[:, :-1]).any(0)
+    starts = torch.cat([changes.new_ones(1), changes])
+    bounds = torch.cat([starts.nonzero()[:, 0], torch.tensor([len(starts)])])
+    run = starts.cumsum(0) - 1
+    return bounds[run], bounds[run + 1]
 
 
 def attention_mask_mod(batch: Batch) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
