@@ -89,8 +89,10 @@ class Pipeline:
         return replace(self, objective=config.name, sampler=sampler)
 
     def reconstruct(self, pixels: Tensor) -> Tensor:
-        """What the image tokenizer leaves of pictures ``(B, 3, H, W)`` as the objective sees them:
-        through its code layout, or through latents."""
+        """What the image tokenizer leaves of pictures ``(B, 3, H, W)`` that the objective draws.
+
+        They go through its code layout, or through latents where it draws those.
+        """
         if self.drawing.needs_latents:
             tokens = self.image_tokenizer.encode(pixels)
             return self.image_tokenizer.decode(tokens, prefer_latents=True)
