@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from unimm.document.packing import Batch
@@ -52,30 +53,31 @@ def count_visible(batch: Batch) -> int:
     """Count the pairs of query and key that the rule allows, without making the mask.
 
     What a query sees of its document's contexts, and of its own segment's other positions, ends
-    with its block, because blocks never fall and segments and blocks are unbroken runs.
+    with its block, because blocks never fall and segments and blocks are unbroken runs. It is
+    counted block by block, on the host.
     """
-    num_rows, length = batch.block_ids.shape
-    rows = torch.arange(num_rows).repeat_interleave(length)
-    documents = _run_bounds(rows, batch.document_ids)[0]
-    segments = _run_bounds(rows, batch.document_ids, batch.segment_ids)[0]
-    ends = _run_bounds(rows, batch.document_ids, batch.segment_ids, batch.block_ids)[1]
+    length = batch.block_ids.shape[1]
+    new_document = _changes(batch.document_ids)
+    new_document[::length] = True
+    new_segment = new_document | _changes(batch.segment_ids)
+    starts = np.flatnonzero(new_segment | _changes(batch.block_ids))  # of blocks
+    ends = np.append(starts[1:], len(new_document))
 
-    def count_before(flags: Tensor) -> Tensor:
-        return torch.cat([flags.new_zeros(1, dtype=torch.int64), flags.flatten().cumsum(0)])
+    def begins(is_new: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Where the run that each block lies in begins."""
+        return np.maximum.accumulate(np.where(is_new[starts], starts, 0))
 
-    contexts, others = count_before(batch.is_context), count_before(~batch.is_context)
-    seen = contexts[ends] - contexts[documents] + others[ends] - others[segments]
-    return int(seen.sum())
+    contexts = np.append(0, batch.is_context.numpy().ravel().cumsum())
+    others = np.arange(len(contexts)) - contexts
+    seen = contexts[ends] - contexts[begins(new_document)]
+    seen += others[ends] - others[begins(new_segment)]
+    return int(((ends - starts) * seen).sum())
 
 
-def _run_bounds(*ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Start and end of the run of equal ids that each flattened position lies in."""
-    stacked = torch.stack([x.flatten() for x in ids])
-    changes = (stacked[:, 1:] != stacked[:, :-1]).any(0)
-    starts = torch.cat([changes.new_ones(1), changes])
-    bounds = torch.cat([starts.nonzero()[:, 0], torch.tensor([len(starts)])])
-    run = starts.cumsum(0) - 1
-    return bounds[run], bounds[run + 1]
+def _changes(ids: Tensor) -> NDArray[np.bool_]:
+    """Whether each flattened position's id differs from the one before."""
+    flat = ids.numpy().ravel()
+    return np.append(True, flat[1:] != flat[:-1])
 
 
 def attention_mask_mod(batch: Batch) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
