@@ -11,17 +11,18 @@
 #                                     pieces of 15 MiB in OUT
 # Stages may be joined with "+": encode+trunks. Everything lies under ROOT, with a log for each
 # process in ROOT/logs; a stage goes on where it was broken off. SIZE=nano tries all on a CPU.
-# In RUNS, GPU:RECIPE or GPU:RECIPE-sSEED; recipes are those of train/configs/storyworld_RECIPE.yaml.
+# RUNS are GPU:RECIPE or GPU:RECIPE-sSEED of train/configs/storyworld_RECIPE.yaml, all at once; with
+# several GPUs (0,1:joint) they are ranks of one run, which must stay as many when it goes on.
 set -uo pipefail
 SIZE=${SIZE:-full}
 ROOT=${ROOT:-runs/compare}
 GPUS=${GPUS:-"0 1 2 3"}
-RUNS=${RUNS:-"0:joint 1:transfusion 1:next_token 2:diffusion 2:masked 3:next_scale"}
+RUNS=${RUNS:-"0,1:joint 2:next_token 2:next_scale 2:masked 3:diffusion 3:transfusion"}
 TOKENIZER=${TOKENIZER:-shared}  # which one the trunks draw with
 SCALES=${SCALES:-1-2-4-8-16}    # the pyramid
 MINUTES=${MINUTES:-5}           # of each tokenizer
-FLOPS=${FLOPS:-1.8e16}          # counted operations of a run with one objective
-JOINT_FLOPS=${JOINT_FLOPS:-9e16} # of one with five: as much for each
+FLOPS=${FLOPS:-1.2e16}          # counted operations of a run with one objective
+JOINT_FLOPS=${JOINT_FLOPS:-6e16} # of one with five: as much for each
 CALL_MINUTES=${CALL_MINUTES:-8} # after which trunks save and stop, to go on in the next call
 PER_GPU=${PER_GPU:-2}           # scores that share a GPU
 DOCUMENTS=${DOCUMENTS:-160000}
@@ -36,12 +37,12 @@ tokenizer_config=image_storyworld_scales
 tokenizer_more=(--source.num_workers 14) encode_more=() trunk_more=() score_more=() picture_more=()
 story_more=() speed_more=() ceiling_more=() HELD_OUT=512
 if [ "$SIZE" = nano ]; then
-  SCALES=1-2-4-8 MINUTES=0.1 DOCUMENTS=48 HELD_OUT=8 FLOPS=2e11 JOINT_FLOPS=4e11 PER_GPU=1
+  SCALES=1-2-4-8 MINUTES=0.1 DOCUMENTS=48 HELD_OUT=8 FLOPS=3e10 JOINT_FLOPS=2e11 PER_GPU=1
   tokenizer_config=image_nano_scales
   tokenizer_more=(--source.pool_size 64)
   encode_more=(--image_size 64 --documents_per_shard 16 --batch_size 32)
   trunk_more=(--model.backbone.dim 64 --model.backbone.depth 2 --model.backbone.num_heads 2
-    --model.backbone.num_kv_heads 2 --model.backbone.ffn_dim 128 --data.rows_per_step 1
+    --model.backbone.num_kv_heads 2 --model.backbone.ffn_dim 128 --data.rows_per_step 2
     --engine.compile False --engine.precision float32 --logging.log_every 1 --logging.save_every 2)
   score_more=(--num_pictures 8 --batch_size 8 --device cpu)
   picture_more=(--num_prompts 2 --sweep_prompts 1 --num_training_documents 20 --tasks single_object
@@ -98,14 +99,17 @@ encode() { # split, documents, processes
     --split "$1" --num_documents "$2" --num_processes "$3" --output "$S/$1" --with_latents True \
     "${encode_more[@]}"
 }
-trunk() { # recipe or recipe-sSEED
-  local recipe=${1%-s*} seed=0 config=storyworld flops=$FLOPS more=() run="$ROOT/$1"
-  [ "$recipe" = "$1" ] || seed=${1##*-s}
+trunk() { # GPUs, recipe or recipe-sSEED
+  local recipe=${2%-s*} seed=0 config=storyworld flops=$FLOPS more=() run="$ROOT/$2"
+  local ranks launch=(python)
+  ranks=$(echo "$1" | tr ',' ' ' | wc -w)
+  [ "$ranks" = 1 ] || launch=(torchrun --standalone --nproc_per_node "$ranks")
+  [ "$recipe" = "$2" ] || seed=${2##*-s}
   [ "$recipe" = next_token ] || config=storyworld_$recipe
   [ "$recipe" = next_scale ] && more=(--model.objectives.0.scales ${SCALES//-/ })
   [ "$recipe" = joint ] && more=(--model.objectives.1.scales ${SCALES//-/ }) flops=$JOINT_FLOPS
   [ -f "$run/model/config.json" ] && return
-  timeout -s TERM "${CALL_MINUTES}m" python train/pretrain.py "train/configs/$config.yaml" \
+  CUDA_VISIBLE_DEVICES=$1 timeout -s TERM "${CALL_MINUTES}m" "${launch[@]}" train/pretrain.py "train/configs/$config.yaml" \
     --run_dir "$run" --seed "$seed" --image_tokenizer "$T" \
     --text_tokenizer unimm/assets/models/storyworld --data.train "$S/train" \
     --data.validation "$S/validation" --data.heldout "$S/heldout" --data.num_workers "$WORKERS" \
@@ -176,12 +180,12 @@ stage() {
       "encode validation $HELD_OUT 0" "encode heldout $HELD_OUT 0"
     ;;
   trunks)
-    WORKERS=$((CORES / $(echo $RUNS | wc -w) - 1))
+    WORKERS=$((CORES / $(echo $RUNS | tr ',' ' ' | wc -w) - 1)) # of each rank
     WORKERS=$((WORKERS > 14 ? 14 : WORKERS < 0 ? 0 : WORKERS))
     [ "$SIZE" = nano ] && WORKERS=0
     for run in $RUNS; do
-      [ "$SIZE" = nano ] && { logged trunk "${run#*:}" || bad=1; continue; }
-      CUDA_VISIBLE_DEVICES=${run%%:*} logged trunk "${run#*:}" &
+      [ "$SIZE" = nano ] && { logged trunk "${run%%:*}" "${run#*:}" || bad=1; continue; }
+      logged trunk "${run%%:*}" "${run#*:}" &
       pids+=($!)
     done
     for pid in ${pids[@]+"${pids[@]}"}; do wait "$pid" || bad=1; done
