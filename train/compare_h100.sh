@@ -37,7 +37,7 @@ tokenizer_config=image_storyworld_scales
 tokenizer_more=(--source.num_workers 14) encode_more=() trunk_more=() score_more=() picture_more=()
 story_more=() speed_more=() ceiling_more=() HELD_OUT=512
 if [ "$SIZE" = nano ]; then
-  SCALES=1-2-4-8 MINUTES=0.1 DOCUMENTS=48 HELD_OUT=8 FLOPS=3e10 JOINT_FLOPS=2e11 PER_GPU=1
+  GPUS=0 SCALES=1-2-4-8 MINUTES=0.1 DOCUMENTS=48 HELD_OUT=8 FLOPS=3e10 JOINT_FLOPS=2e11 PER_GPU=1
   tokenizer_config=image_nano_scales
   tokenizer_more=(--source.pool_size 64)
   encode_more=(--image_size 64 --documents_per_shard 16 --batch_size 32)
