@@ -8,7 +8,7 @@ It takes what is there, a part of the runs or of their scores, and names what is
 
 import shlex
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from unimm.config import load_config
@@ -24,6 +24,8 @@ class CompareConfig:
     """Folder of the runs, with their scores in it; see unimm/evaluation/comparison.py."""
     expected: tuple[str, ...] = ()
     """Ways to draw that a whole comparison has, in the order of the tables."""
+    targets: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Task -> split -> share of the tokenizer's ceiling that is aimed at."""
     name: str = "objectives"
     """Of the ledger."""
     ledger: str = ""
@@ -35,7 +37,7 @@ class CompareConfig:
 def main() -> None:
     config = load_config(CompareConfig, sys.argv[1:])
     entries = read_entries(config.root)
-    figures = compare(entries, expected=config.expected)
+    figures = compare(entries, expected=config.expected, targets=config.targets)
     for way, row in figures["worldeval"].items():
         print(f"{way:24s}", *(f"{column} {value};" for column, value in row.items()))
     for line in figures["missing"]:

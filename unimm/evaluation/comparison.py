@@ -121,27 +121,35 @@ def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def compare(entries: Sequence[Entry], *, expected: Sequence[str] = ()) -> dict[str, Any]:
+def compare(
+    entries: Sequence[Entry],
+    *,
+    expected: Sequence[str] = (),
+    targets: Mapping[str, Mapping[str, float]] | None = None,
+) -> dict[str, Any]:
     """Make all tables; a way with several seeds is their mean, with the lowest and highest.
 
     Args:
         entries: what was read.
         expected: ways that a whole comparison has.
+        targets: task -> split -> share of the ceiling that is aimed at.
 
     Returns:
         Tables of rows by way (``tasks`` by task): ``worldeval``, ``tasks``, ``share_of_ceiling``,
         ``stories``, ``distribution``, ``training``, ``drawing``, ``price_of_joint``; ``runs``,
-        every seed for itself; ``missing``, what was not measured.
+        every seed for itself; ``missing``, what was not measured; ``short``, what falls short of
+        the targets.
     """
     ways: dict[str, list[Entry]] = {}
     for entry in entries:
         ways.setdefault(entry.way, []).append(entry)
     order = [way for way in expected if way in ways]
     ways = {way: ways[way] for way in [*order, *(x for x in ways if x not in expected)]}
+    shares = _tasks(ways, lambda rows: round(mean(map(share_of_ceiling, rows)), 3))
     return {
         "worldeval": _filled(ways, _worldeval_row),
-        "tasks": _tasks(ways, lambda row: told([row])),
-        "share_of_ceiling": _tasks(ways, lambda row: round(share_of_ceiling(row), 3)),
+        "tasks": _tasks(ways, told),
+        "share_of_ceiling": shares,
         "stories": _filled(ways, _story_row),
         "distribution": _filled(ways, _distribution_row),
         "training": _filled(ways, lambda group: _mean_row([x.training for x in group])),
@@ -149,6 +157,7 @@ def compare(entries: Sequence[Entry], *, expected: Sequence[str] = ()) -> dict[s
         "price_of_joint": _price(ways),
         "runs": [_run_row(entry) for entry in entries],
         "missing": find_missing(entries, expected),
+        "short": find_short(shares, targets or {}),
     }
 
 
@@ -161,6 +170,18 @@ def find_missing(entries: Sequence[Entry], expected: Sequence[str]) -> list[str]
         if entry.training["progress"] < 1:
             lines.append(f"{entry.way} (run {entry.run}): {entry.training['progress']:.0%} trained")
     return lines
+
+
+def find_short(shares: Table, targets: Mapping[str, Mapping[str, float]]) -> Table:
+    """Rows of the shares of the ceiling that lie below their target, each with it."""
+    table: Table = {}
+    for tag, splits in targets.items():
+        for split, target in splits.items():
+            row = shares.get(f"{tag}, {split}", {})
+            below = {way: share for way, share in row.items() if share < target}
+            if below:
+                table[f"{tag}, {split}"] = {"target": target, **below}
+    return table
 
 
 def share_of_ceiling(row: Mapping[str, Any]) -> float:
@@ -192,14 +213,17 @@ def _worldeval_row(group: list[Entry]) -> Row:
     return row | {"runs": len(scored)} if row else {}
 
 
-def _tasks(ways: Mapping[str, list[Entry]], cell: Callable[[Mapping[str, Any]], Any]) -> Table:
-    """Task by task, a column a way, of its first run."""
+def _tasks(ways: Mapping[str, list[Entry]], cell: Callable[[list[Row]], Any]) -> Table:
+    """Task by task, a column a way."""
     table: Table = {}
     for way, group in ways.items():
-        first = next((x.worldeval["splits"] for x in group if x.worldeval), {})
-        for split, rows in first.items():
-            for tag, row in rows.items():
-                table.setdefault(f"{tag}, {split}", {})[way] = cell(row)
+        found: dict[str, list[Row]] = {}
+        for splits in (x.worldeval["splits"] for x in group if x.worldeval):
+            for split, rows in splits.items():
+                for tag, row in rows.items():
+                    found.setdefault(f"{tag}, {split}", []).append(row)
+        for name, rows in found.items():
+            table.setdefault(name, {})[way] = cell(rows)
     return table
 
 

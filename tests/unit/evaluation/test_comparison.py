@@ -89,7 +89,7 @@ def test_seeds_are_averaged_and_the_joint_model_has_a_row_a_way(root):
     training = figures["training"]["masked"]
     assert training["positions"] == 9 * 200 and training["petaflops"] == 3
     assert training["minutes"] == 1.5 and training["tokens/s"] == 20
-    assert figures["tasks"]["colors, seen"]["masked"] == "0.600 [0.550, 0.650]"
+    assert figures["tasks"]["colors, seen"]["masked"] == "0.650 [0.600, 0.700]"
     assert figures["share_of_ceiling"]["mean, heldout"]["joint, diffusion"] == 0.375
     assert figures["stories"]["masked"]["heldout, alone"] == "0.650 [0.600, 0.700]"
     assert figures["distribution"]["masked"]["frechet_detector, seen"] == 0.5
@@ -105,6 +105,14 @@ def test_what_is_missing_is_named(root):
         "diffusion (run diffusion): no worldeval, stories, drawing",
         "diffusion (run diffusion): 40% trained",
     ]
+
+
+def test_what_falls_short_of_its_target_is_named(root):
+    targets = {"colors": {"seen": 0.7}, "mean": {"heldout": 0.3}, "counting": {"seen": 0.9}}
+    short = compare(read_entries(root), targets=targets)["short"]
+    assert short == {
+        "colors, seen": {"target": 0.7, "joint, masked": 0.625, "joint, diffusion": 0.625}
+    }
 
 
 def test_nothing_to_compare(tmp_path):
