@@ -168,7 +168,7 @@ pack() { # "results" or a run, ...
 }
 
 stage() {
-  local jobs=() pids=() names bad=0
+  local jobs=() ways=() pids=() bad=0
   case $1 in
   tokenizers)
     GPUS=$(echo $GPUS | cut -d' ' -f1-3) spread 1 "tokenizer single single" "tokenizer multi $SCALES" \
@@ -193,9 +193,9 @@ stage() {
     ;;
   eval)
     for run in $(finished); do
-      for name in $(objectives_of "$run"); do jobs+=("pictures $run $name" "stories $run $name"); done
+      for name in $(objectives_of "$run"); do ways+=("$run $name"); done
     done
-    spread "$PER_GPU" "${jobs[@]}"
+    spread "$PER_GPU" "${ways[@]/#/pictures }" "${ways[@]/#/stories }"
     ;;
   speed)
     for run in $(finished); do jobs+=("speed $run"); done
