@@ -24,6 +24,7 @@ MINUTES=${MINUTES:-5}           # of each tokenizer
 FLOPS=${FLOPS:-1.2e16}          # counted operations of a run with one objective
 JOINT_FLOPS=${JOINT_FLOPS:-6e16} # of one with five: as much for each
 CALL_MINUTES=${CALL_MINUTES:-8} # after which trunks save and stop, to go on in the next call
+ENCODE_GPUS=${ENCODE_GPUS:-0}   # of the training documents; several, 0,1,2,3, share the folder
 PER_GPU=${PER_GPU:-2}           # scores that share a GPU
 DOCUMENTS=${DOCUMENTS:-160000}
 DETECTOR=${DETECTOR:-unimm/assets/models/detector}
@@ -94,23 +95,26 @@ ceilings() {
     --detector "$DETECTOR" --tokenizer "$ROOT"/image_{single,multi,shared}/image_tokenizer \
     "${ceiling_more[@]}"
 }
-encode() { # split, documents, processes
-  python tokenizers/encode_shards.py tokenizers/configs/shards_storyworld.yaml --image_tokenizer "$T" \
-    --split "$1" --num_documents "$2" --num_processes "$3" --output "$S/$1" --with_latents True \
+launcher() { # GPUs
+  local ranks
+  ranks=$(echo "$1" | tr ',' ' ' | wc -w)
+  [ "$ranks" = 1 ] && echo python || echo torchrun --standalone --nproc_per_node "$ranks"
+}
+encode() { # GPUs, split, documents, processes of each
+  CUDA_VISIBLE_DEVICES=$1 $(launcher "$1") tokenizers/encode_shards.py \
+    tokenizers/configs/shards_storyworld.yaml --image_tokenizer "$T" --split "$2" \
+    --num_documents "$3" --num_processes "$4" --output "$S/$2" --with_latents True \
     "${encode_more[@]}"
 }
 trunk() { # GPUs, recipe or recipe-sSEED
   local recipe=${2%-s*} seed=0 config=storyworld flops=$FLOPS more=() run="$ROOT/$2"
-  local ranks launch=(python)
-  ranks=$(echo "$1" | tr ',' ' ' | wc -w)
-  [ "$ranks" = 1 ] || launch=(torchrun --standalone --nproc_per_node "$ranks")
   [ "$recipe" = "$2" ] || seed=${2##*-s}
   [ "$recipe" = next_token ] || config=storyworld_$recipe
   [ "$recipe" = next_scale ] && more=(--model.objectives.0.scales ${SCALES//-/ })
   [ "$recipe" = joint ] && more=(--model.objectives.1.scales ${SCALES//-/ }) flops=$JOINT_FLOPS
   [ -f "$run/model/config.json" ] && return
-  CUDA_VISIBLE_DEVICES=$1 timeout -s TERM "${CALL_MINUTES}m" "${launch[@]}" train/pretrain.py "train/configs/$config.yaml" \
-    --run_dir "$run" --seed "$seed" --image_tokenizer "$T" \
+  CUDA_VISIBLE_DEVICES=$1 timeout -s TERM "${CALL_MINUTES}m" $(launcher "$1") train/pretrain.py \
+    "train/configs/$config.yaml" --run_dir "$run" --seed "$seed" --image_tokenizer "$T" \
     --text_tokenizer unimm/assets/models/storyworld --data.train "$S/train" \
     --data.validation "$S/validation" --data.heldout "$S/heldout" --data.num_workers "$WORKERS" \
     --logging.evaluate_every 0 --max_flops "$flops" --max_minutes 600 "${more[@]}" "${trunk_more[@]}"
@@ -176,8 +180,12 @@ stage() {
     ;;
   score) spread 1 "reconstruction single" "reconstruction multi" "reconstruction shared" ceilings ;;
   encode)
-    spread 1 "encode train $DOCUMENTS $([ "$SIZE" = nano ] && echo 0 || echo $((CORES - 6)))" \
-      "encode validation $HELD_OUT 0" "encode heldout $HELD_OUT 0"
+    local parts processes
+    parts=$(echo "$ENCODE_GPUS" | tr ',' ' ' | wc -w)
+    processes=$((CORES / parts - 3)) # of each
+    [ "$SIZE" = nano ] && processes=0
+    spread 1 "encode $ENCODE_GPUS train $DOCUMENTS $processes" \
+      "encode ${GPUS##* } validation $HELD_OUT 0" "encode ${GPUS##* } heldout $HELD_OUT 0"
     ;;
   trunks)
     WORKERS=$((CORES / $(echo $RUNS | tr ',' ' ' | wc -w) - 1)) # of each rank
