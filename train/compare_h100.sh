@@ -25,6 +25,7 @@ FLOPS=${FLOPS:-1.2e16}          # counted operations of a run with one objective
 JOINT_FLOPS=${JOINT_FLOPS:-6e16} # of one with five: as much for each
 CALL_MINUTES=${CALL_MINUTES:-8} # after which trunks save and stop, to go on in the next call
 ENCODE_GPUS=${ENCODE_GPUS:-0}   # of the training documents; several, 0,1,2,3, share the folder
+PIECES=${PIECES:-4}             # of 15 MiB that one call may bring home
 PER_GPU=${PER_GPU:-2}           # scores that share a GPU
 DOCUMENTS=${DOCUMENTS:-160000}
 DETECTOR=${DETECTOR:-unimm/assets/models/detector}
@@ -168,7 +169,7 @@ pack() { # "results" or a run, ...
   tar -C "$staging" -czf - . | split -b 15M - "$OUT/$(echo "$*" | tr ' ' '_').tgz."
   rm -rf "$staging"
   ls -l "$OUT"
-  [ "$(ls "$OUT" | wc -l)" -le 8 ] || { echo "more than 8 pieces: pack fewer at once" && return 1; }
+  [ "$(ls "$OUT" | wc -l)" -le "$PIECES" ] || { echo "more than $PIECES: pack less at once" && return 1; }
 }
 
 stage() {
