@@ -99,7 +99,7 @@ ceilings() {
 launcher() { # GPUs
   local ranks
   ranks=$(echo "$1" | tr ',' ' ' | wc -w)
-  [ "$ranks" = 1 ] && echo python || echo torchrun --standalone --nproc_per_node "$ranks"
+  [ "$ranks" = 1 ] && echo python || echo python -m torch.distributed.run --standalone --nproc_per_node "$ranks"
 }
 encode() { # GPUs, split, documents, processes of each
   CUDA_VISIBLE_DEVICES=$1 $(launcher "$1") tokenizers/encode_shards.py \
