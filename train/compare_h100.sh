@@ -9,6 +9,7 @@
 #   train/compare_h100.sh report      ledger and HTML page of what is there: 1 minute
 #   train/compare_h100.sh pack WHAT   what is taken home: "results" or names of runs (int8), as
 #                                     pieces of 15 MiB in OUT
+# At home, for each pack call: cat NAME.tgz.* | tar xz -C ROOT.
 # Stages may be joined with "+": encode+trunks. Everything lies under ROOT, with a log for each
 # process in ROOT/logs; a stage goes on where it was broken off. SIZE=nano tries all on a CPU.
 # RUNS are GPU:RECIPE or GPU:RECIPE-sSEED of train/configs/storyworld_RECIPE.yaml, all at once; with

@@ -23,7 +23,7 @@ _HEADINGS = {
     "share_of_ceiling": ("Share of the ceiling", "score over true renders through the tokenizer"),
     "short": ("Short of the target", "shares of the ceiling below what was aimed at"),
     "distribution": ("Pictures as a set", "distance to real ones, named by the features"),
-    "training": ("Training", "counted operations without the image tokenizer; padding included"),
+    "training": ("Training", "a joint model's row says what all its ways took together"),
     "drawing": ("Drawing", "steps of the trunk one after another, evaluations of a head"),
 }
 
@@ -52,7 +52,7 @@ def comparison_page(
     title = "Ways to draw, side by side"
     body = (
         f"<header><h1>{title}</h1><p>one trunk, one data set, one image tokenizer, equal counted "
-        f"work: {len(figures['runs'])} rows of runs</p></header>"
+        f"work; {len({x['run'] for x in figures['runs']})} runs</p></header>"
         f"{sections[0] if sections else ''}"
         f"<h2>Same prompts, same seeds<small>the first prompt of each task</small></h2>"
         f'<section class="sheet">{_grid(grid)}</section>'
@@ -105,4 +105,4 @@ def _grid(rows: Sequence[tuple[str, Mapping[str, Image.Image]]]) -> str:
             for x in columns
         )
         lines.append(f'<tr><th colspan="{len(columns)}">{said}</th></tr><tr>{cells}</tr>')
-    return f"<table>{''.join(lines)}</table>"
+    return f'<table class="side">{"".join(lines)}</table>'
