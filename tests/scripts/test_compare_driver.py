@@ -2,17 +2,19 @@
 
 import os
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # the driver calls python
 
 
-def drive(folder, *words, **env):
+def drive(folder, *words):
     return subprocess.run(
         ["train/compare_h100.sh", *words],
         cwd=ROOT,
-        env=os.environ | {"ROOT": str(folder), "OUT": str(folder / "packed")} | env,
+        env=os.environ | {"ROOT": str(folder), "OUT": str(folder / "packed"), "PATH": PATH},
         capture_output=True,
         text=True,
         timeout=60,

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from pipelines import tiny_pipeline
 
 from unimm.diffusion.sampler import EvaluationCounter
@@ -50,6 +51,17 @@ def test_defaults_and_layout_follow_the_objective(joint):
     assert noise.draw_by(None) is noise
     with pytest.raises(ValueError, match="this model draws by .*, not by 'pixels'"):
         generate_image(joint, "mia", objective="pixels")
+
+
+def test_the_ceiling_is_what_the_objective_could_draw_at_best(joint):
+    pixels = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    tokenizer = joint.image_tokenizer
+    seen = {name: joint.draw_by(name).reconstruct(pixels) for name in OBJECTIVES}
+    through_latents = tokenizer.decode_vectors(tokenizer.encode(pixels).latents)
+    assert torch.equal(seen["diffusion"], through_latents)
+    assert torch.equal(seen["transfusion"], through_latents)
+    assert torch.equal(seen["masked"], tokenizer.reconstruct(pixels, "single"))
+    assert torch.equal(seen["next_scale"], tokenizer.reconstruct(pixels, "1-2-4"))
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
