@@ -18,6 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from unimm.distributed import all_reduce_sum, is_main, world_size
 from unimm.document import Batch, count_visible
 from unimm.model import Losses, UniMM
+from unimm.nn.transformer import Backbone
+from unimm.objectives.base import ImageSpec, ObjectiveConfig
+from unimm.tokenizer.image import ImageTokenizer
 from unimm.training.config import TrainConfig
 
 LOG_FILE = "log.jsonl"
@@ -152,17 +155,25 @@ class ModelFlops:
     What is not counted: the frozen image tokenizer (its convolutions inside an objective, too), a
     recomputed forward, and objectives without a picture in the batch, which run on zeros.
 
+    Only the model's sizes are read: its weights may be sharded.
+
     Args:
-        model: bound to its image tokenizer, and whole: before an engine shards its weights.
+        model: whose steps are counted.
+        image_tokenizer: that its objectives are bound to.
     """
 
-    def __init__(self, model: UniMM) -> None:
+    def __init__(self, model: UniMM, image_tokenizer: ImageTokenizer) -> None:
         config = model.config.backbone
-        weights = sum(p.numel() for p in model.backbone.parameters() if p.ndim > 1)
+        with torch.device("meta"):
+            trunk = Backbone(config)
+        weights = sum(p.numel() for p in trunk.parameters() if p.ndim > 1)
         self._per_position = 6 * weights
         self._per_pair = 12 * config.depth * config.num_heads * config.head_width
-        self._per_text = 6 * model.text_head.weight.numel()
-        self._per_picture = {name: 3 * _head_flops(model, name) for name in model.config.heads}
+        self._per_text = 6 * model.special.vocab_size * config.dim
+        self._per_picture = {
+            objective.name: 3 * _head_flops(objective, config.dim, model.spec, image_tokenizer)
+            for objective in model.config.objectives
+        }
 
     def __call__(self, batch: Batch) -> float:
         """Count for a batch that lies on the host."""
@@ -175,17 +186,22 @@ class ModelFlops:
 
 
 @torch.no_grad()
-def _head_flops(model: UniMM, name: str) -> int:
+def _head_flops(
+    config: ObjectiveConfig, dim: int, spec: ImageSpec, image_tokenizer: ImageTokenizer
+) -> int:
     """Of one picture's way into the trunk and out of it, forward only."""
-    objective, device = model.objective(name), model.text_embedding.weight.device
+    device = image_tokenizer.latent_mean.device
+    with torch.random.fork_rng(devices=[]):  # a run's randomness must not depend on counting
+        objective = config.build(dim, spec).to(device)
+    objective.bind(image_tokenizer)
     draw = objective.draw(objective.zeros(device), [torch.Generator().manual_seed(0)])
     counter = FlopCounterMode(display=False)
     # The plain kernel is made of products, which are counted on every device.
     with counter, sdpa_kernel(SDPBackend.MATH):
-        positions = model.spec.grid_size**2
+        positions = spec.grid_size**2
         if objective.fills_slots:
             positions = len(objective.embed(draw))
-        objective.loss(torch.zeros(positions, model.config.backbone.dim, device=device), draw)
+        objective.loss(torch.zeros(positions, dim, device=device), draw)
     counts = counter.get_flop_counts().get("Global", {})
     return sum(number for op, number in counts.items() if "conv" not in str(op))
 

@@ -56,7 +56,7 @@ def train(config: TrainConfig, *, draw: Finish, save: Finish) -> Path:
     micro_rows, grad_accum_steps = cut_step(config)
     parts = prepare(config, micro_rows=micro_rows, device=device)
     model = parts.model.to(device)
-    count_flops = ModelFlops(model)
+    count_flops = ModelFlops(model, parts.image_tokenizer)
     engine = Engine(model, config.engine, config.optimizer, grad_accum_steps=grad_accum_steps)
     state = load_checkpoint(engine, run_dir=run_dir)
     clock = _clock(config, state)

@@ -2,7 +2,16 @@
 
 import pytest
 import torch
-from helpers import BACKBONE, SPEC, SPECIAL, packed, random_story, tiny_model, tiny_objective
+from helpers import (
+    BACKBONE,
+    SPEC,
+    SPECIAL,
+    packed,
+    random_story,
+    tiny_image_tokenizer,
+    tiny_model,
+    tiny_objective,
+)
 
 from unimm.document import attention_rule, count_visible, layout_document, pack
 from unimm.objectives import OBJECTIVES
@@ -67,12 +76,13 @@ def test_operations_equal_a_count_by_hand(name):
         + SPECIAL.vocab_size * DIM * texts
         + HEADS[name] * pictures
     )
-    assert ModelFlops(model)(batch) == pytest.approx(expected, rel=1e-12)
+    assert ModelFlops(model, tiny_image_tokenizer())(batch) == pytest.approx(expected, rel=1e-12)
 
 
 def test_counting_draws_no_global_randomness():
     torch.manual_seed(0)
     model = tiny_model("diffusion")
+    tokenizer = tiny_image_tokenizer()
     before = torch.get_rng_state()
-    ModelFlops(model)
+    ModelFlops(model, tokenizer)
     assert torch.equal(before, torch.get_rng_state())
