@@ -5,7 +5,6 @@ python eval/score_denoiser.py eval/configs/denoiser.yaml --pictures.model MODEL
 
 import shlex
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,8 +13,8 @@ import torch
 from PIL import Image
 
 from unimm.config import load_config
-from unimm.diffusion.sampler import EvaluationCounter
 from unimm.evaluation.colour_swaps import sample_swaps, score_swaps
+from unimm.evaluation.drawing_cost import drawing_cost
 from unimm.evaluation.picture_config import PictureRunConfig
 from unimm.evaluation.picture_folder import PictureFolder
 from unimm.evaluation.picture_judge import detector_judge
@@ -23,7 +22,7 @@ from unimm.evaluation.picture_run import score_pictures
 from unimm.evaluation.picture_sweep import choose_sampling
 from unimm.generation import generate_image
 from unimm.ledger import write_ledger
-from unimm.pipeline import Pipeline, load_pipeline
+from unimm.pipeline import load_pipeline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,24 +41,6 @@ class DenoiserScores:
     """WorldEval; a folder for each number of steps is made in its output."""
 
 
-def cost(pipeline: Pipeline, options: dict[str, Any], *, count: int) -> dict[str, float]:
-    """Pictures a second of one large batch, and forwards a picture of head and trunk."""
-    objective = pipeline.model.objective(pipeline.model.config.heads[0])
-    counters = {"trunk": EvaluationCounter(), "head": EvaluationCounter()}
-    head = getattr(objective, "denoiser", None)
-    prompts = ["A red ball."] * count
-    generate_image(pipeline, prompts, seed=1, **options)  # warm up
-    stops = [counters["trunk"].watch(pipeline.model.backbone)]
-    stops += [counters["head"].watch(head)] if head is not None else []
-    started = time.monotonic()
-    generate_image(pipeline, prompts, seed=0, **options)
-    seconds = time.monotonic() - started
-    for stop in stops:
-        stop()
-    figures = {f"{name} evaluations": x.num_rows / count for name, x in counters.items()}
-    return {"pictures/s": round(count / seconds, 1), **figures}
-
-
 def _say(score: dict[str, float]) -> str:
     return f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
 
@@ -69,7 +50,9 @@ def main() -> None:
     device = torch.device(
         config.pictures.device or ("cuda" if torch.cuda.is_available() else "cpu")
     )
-    pipeline = load_pipeline(config.pictures.model, device=device)
+    pipeline = load_pipeline(
+        config.pictures.model, device=device, objective=config.pictures.objective or None
+    )
     judge = detector_judge(config.pictures.detector, device=device)
     folder = PictureFolder(f"{config.pictures.output}/sweep")
     sampling, sweep = choose_sampling(pipeline, judge, config.pictures, folder, tell=print)
@@ -87,7 +70,10 @@ def main() -> None:
             f"{split} mean": _say(x["mean"]["score"]) for split, x in summary["splits"].items()
         }
         options = vars(part.sampling)
-        rows[f"{number} steps"] = {**means, **cost(pipeline, options, count=config.num_timed)}
+        rows[f"{number} steps"] = {
+            **means,
+            **drawing_cost(pipeline, batch_size=config.num_timed, **options),
+        }
     options = vars(replace(sampling, num_steps=config.steps[0]))
 
     def draw(prompts: list[str], seeds: list[int]) -> Sequence[Image.Image]:

@@ -34,7 +34,11 @@ def main() -> None:
     def tell(line: str) -> None:
         print(f"[{time.monotonic() - start:6.1f} s] {line}", flush=True)
 
-    pipeline = None if config.model == NO_MODEL else load_pipeline(config.model, device=device)
+    pipeline = (
+        None
+        if config.model == NO_MODEL
+        else load_pipeline(config.model, device=device, objective=config.objective or None)
+    )
     judge = detector_judge(config.detector, device=device)
     if config.extractor:
         extractor = load_extractor(config.extractor, device=device)

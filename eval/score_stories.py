@@ -31,7 +31,7 @@ def main() -> None:
         print(f"[{time.monotonic() - start:6.1f} s] {line}", flush=True)
 
     judge = detector_judge(config.detector, device=device)
-    pipeline = load_pipeline(config.model, device=device)
+    pipeline = load_pipeline(config.model, device=device, objective=config.objective or None)
     summary = score_stories(pipeline, judge, config, tell=tell)
     for name, row in (summary["headline"] | summary["controls"]).items():
         print(f"{name:48s}", *(f"{column} {value};" for column, value in row.items()))

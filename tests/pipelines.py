@@ -11,14 +11,20 @@ from unimm.tokenizer.text import TextTokenizer
 WORDS = ("mia the fox finds a red balloon. ", "she is happy now. ")
 
 
-def tiny_pipeline(objective: str = "next_token", *, seed: int = 0, **backbone: object) -> Pipeline:
-    """Random weights, large enough that temperature-0 text is not constant."""
+def tiny_pipeline(*objectives: str, seed: int = 0, **backbone: object) -> Pipeline:
+    """Random weights, large enough that temperature-0 text is not constant.
+
+    Args:
+        objectives: names; by default next_token alone.
+        seed: of the weights.
+        backbone: what differs in the trunk.
+    """
     text = TextTokenizer.train(WORDS, vocab_size=280)
     image = tiny_image_tokenizer(seed)
     torch.manual_seed(seed)
     config = ModelConfig(
         backbone=BackboneConfig(**(vars(BACKBONE) | backbone)),  # pyright: ignore
-        objectives=(tiny_objective(objective),),
+        objectives=tuple(map(tiny_objective, objectives or ("next_token",))),
     )
     model = UniMM(config, special=text.special_ids, spec=SPEC).eval().requires_grad_(False)
     model.bind(image)

@@ -29,7 +29,7 @@ def as_pipeline(model: UniMM, parts: Parts) -> Pipeline:
         model=model,
         text_tokenizer=parts.text_tokenizer,
         image_tokenizer=parts.image_tokenizer.to(device),
-        sampler=SamplerDefaults.of(model.config),
+        sampler=SamplerDefaults.of(model.config.objectives[0]),
     )
 
 

@@ -41,11 +41,31 @@ class ModelConfig:
         names = [objective.name for objective in self.objectives]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"a model needs one or more objectives, each once; got {names}")
+        shares = [objective.share for objective in self.objectives]
+        if min(shares) <= 0:
+            raise ValueError(f"shares of objectives must be positive, got {shares}")
 
     @property
     def heads(self) -> tuple[str, ...]:
         """Names of the objectives, in their fixed order."""
         return tuple(objective.name for objective in self.objectives)
+
+    def find_objective(self, name: str | None = None) -> ObjectiveConfig:
+        """Configuration of an objective, by default of the first.
+
+        Raises:
+            ValueError: if the model was not built with it.
+        """
+        found = [objective for objective in self.objectives if objective.name == name]
+        if name and not found:
+            raise ValueError(f"this model draws by {', '.join(self.heads)}, not by {name!r}")
+        return found[0] if found else self.objectives[0]
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share of the documents that each objective draws; they sum to 1."""
+        total = sum(objective.share for objective in self.objectives)
+        return {objective.name: objective.share / total for objective in self.objectives}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +73,8 @@ class Losses:
     """What one forward over a batch costs.
 
     Attributes:
-        total: scalar to differentiate: sum over heads of weight * sum / count.
+        total: scalar to differentiate: sum over heads of weight * share * sum / count, so that text
+            and pictures weigh the same however many objectives share the documents.
         sums: head -> sum of its losses in nats (detached).
         counts: head -> positions it predicted in this batch.
     """
@@ -208,4 +229,5 @@ class UniMM(nn.Module):
     def _weight(self, head: str) -> float:
         if head == "text":
             return self.config.text_weight
-        return self.config.objectives[self.config.heads.index(head)].weight
+        objective = self.config.objectives[self.config.heads.index(head)]
+        return objective.weight * self.config.shares[head]

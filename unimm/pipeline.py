@@ -5,7 +5,7 @@ Shapes: B batch, H W picture, h w code grid.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +19,7 @@ from unimm.checkpoint import Manifest, SamplerDefaults, load_model, save_model
 from unimm.checkpoint.weights import Precision
 from unimm.document import ImageTokens
 from unimm.model import UniMM
+from unimm.objectives.base import ObjectiveConfig
 from unimm.tokenizer.image import ImageTokenizer
 from unimm.tokenizer.text import TextTokenizer
 
@@ -36,6 +37,7 @@ class Pipeline:
         text_tokenizer: of the model.
         image_tokenizer: of the model, float32, on ``device``.
         sampler: how it draws when the caller does not say.
+        objective: which of the model's objectives draws; None is its first.
         name: of the shipped model, folder or Hub id.
         hashes: of both tokenizers, recorded with what is drawn.
         metadata: what the training recorded.
@@ -45,6 +47,7 @@ class Pipeline:
     text_tokenizer: TextTokenizer
     image_tokenizer: ImageTokenizer
     sampler: SamplerDefaults = field(default_factory=SamplerDefaults)
+    objective: str | None = None
     name: str = "unnamed"
     hashes: dict[str, str] = field(default_factory=dict[str, str])
     metadata: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -60,12 +63,39 @@ class Pipeline:
         return self.model.spec.grid_size * self.image_tokenizer.downsample
 
     @property
+    def drawing(self) -> ObjectiveConfig:
+        """The objective that draws."""
+        return self.model.config.find_objective(self.objective)
+
+    @property
     def schedule(self) -> str:
-        """Code layout of the pictures it draws: that of the model's first objective."""
-        return self.model.config.objectives[0].schedule
+        """Code layout of the pictures it draws."""
+        return self.drawing.schedule
+
+    def draw_by(self, objective: str | None) -> "Pipeline":
+        """The same model drawing by another of its objectives, with the defaults that suit it.
+
+        Args:
+            objective: its name; None changes nothing.
+
+        Raises:
+            ValueError: if the model was not trained with it.
+        """
+        config = self.model.config.find_objective(objective or self.objective)
+        if config == self.drawing:
+            return self
+        pages = SamplerDefaults.of(config)
+        sampler = replace(self.sampler, first_page=pages.first_page, later_pages=pages.later_pages)
+        return replace(self, objective=config.name, sampler=sampler)
 
     def reconstruct(self, pixels: Tensor) -> Tensor:
-        """What the image tokenizer leaves of pictures ``(B, 3, H, W)``, in that layout."""
+        """What the image tokenizer leaves of pictures ``(B, 3, H, W)`` that the objective draws.
+
+        They go through its code layout, or through latents where it draws those.
+        """
+        if self.drawing.needs_latents:
+            tokens = self.image_tokenizer.encode(pixels)
+            return self.image_tokenizer.decode(tokens, prefer_latents=True)
         return self.image_tokenizer.reconstruct(pixels, self.schedule)
 
     def save_pretrained(
@@ -97,6 +127,7 @@ def load_pipeline(
     *,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
+    objective: str | None = None,
 ) -> Pipeline:
     """Load a model by name.
 
@@ -105,6 +136,7 @@ def load_pipeline(
             Hugging Face Hub, which is downloaded.
         device: by default the GPU if there is one, else the CPU.
         dtype: of the model's weights; by default bfloat16 on a GPU, float32 on the CPU.
+        objective: which of the model's objectives draws; by default its first.
 
     Raises:
         ValueError: if there is no such model, or its folder is damaged.
@@ -113,7 +145,7 @@ def load_pipeline(
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = dtype or (torch.bfloat16 if target.type == "cuda" else torch.float32)
     model, text_tokenizer, image_tokenizer, manifest = load_model(_find(str(name)))
-    return Pipeline(
+    pipeline = Pipeline(
         model=model.to(target, dtype),
         text_tokenizer=text_tokenizer,
         image_tokenizer=image_tokenizer.to(target),
@@ -125,6 +157,7 @@ def load_pipeline(
         },
         metadata=manifest.metadata,
     )
+    return pipeline.draw_by(objective)
 
 
 def shipped_models() -> list[str]:
@@ -172,9 +205,9 @@ def decode_image(pipeline: Pipeline, tokens: ImageTokens) -> Image.Image:
 def decode_images(pipeline: Pipeline, images: Sequence[ImageTokens]) -> list[Image.Image]:
     """Draw several pictures of one size, some at once.
 
-    A model that denoises draws latents: they are decoded, their codes are only what it reads later.
+    Denoising draws latents: they are decoded, their codes are only what is read later.
     """
-    prefer_latents = any(x.needs_latents for x in pipeline.model.config.objectives)
+    prefer_latents = pipeline.drawing.needs_latents
     pictures: list[Image.Image] = []
     for start in range(0, len(images), _DECODE_CHUNK):
         chunk = ImageTokens.stack(images[start : start + _DECODE_CHUNK])

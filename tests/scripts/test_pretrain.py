@@ -31,7 +31,15 @@ def run(*flags, script="train/pretrain.py"):
     )
 
 
-@pytest.mark.parametrize("name", ["nano", "nano_next_scale", "nano_diffusion"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nano",
+        "nano_next_scale",
+        "nano_diffusion",
+        pytest.param("nano_joint", marks=pytest.mark.long),
+    ],
+)
 def test_nano_from_the_world_to_a_model(tmp_path, name):
     tiny_tokenizers(tmp_path)
     flags = {
@@ -54,8 +62,9 @@ def test_nano_from_the_world_to_a_model(tmp_path, name):
         "max_steps": 2,
     }
     words = [word for key, value in flags.items() for word in (f"--{key}", value)]
-    if name == "nano_next_scale":
-        words += ["--model.objectives.0.scales", 1, 2, 4]
+    place = {"nano_next_scale": 0, "nano_joint": 1}.get(name)
+    if place is not None:
+        words += [f"--model.objectives.{place}.scales", 1, 2, 4]
     done = run(f"train/configs/{name}.yaml", *words)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "model written to" in done.stdout
@@ -74,12 +83,12 @@ def test_nano_from_the_world_to_a_model(tmp_path, name):
     cached = sorted(path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.safetensors"))
     assert cached == encoded and len(encoded) == 3
 
-    flags = ("--runs", tmp_path / "run", "--batch-sizes", 1, "--repeats", 1, "--device", "cpu")
-    done = run(*flags, "--ledger", tmp_path, script="eval/benchmark_objectives.py")
+    flags = ("--batch-sizes", 1, "--repeats", 1, "--device", "cpu", "--output", tmp_path)
+    done = run(tmp_path / "run/model", *flags, script="eval/benchmark_objectives.py")
     assert done.returncode == 0, done.stderr[-3000:]
-    row = json.loads((tmp_path / "objectives.json").read_text())["figures"]["objectives"]["run"]
-    assert row["steps"] == 2 and row["positions"] == 2 * 1024 and row["pictures seen"] >= 2
-    assert row["petaflops"] > 0 and row["pictures/s, batch 1"] > 0
+    rows = json.loads((tmp_path / "drawing.json").read_text())["figures"]["drawing"]
+    assert set(rows) <= OBJECTIVES.keys() and len(rows) == (5 if name == "nano_joint" else 1)
+    assert all(row["pictures/s, batch 1"] > 0 and row["trunk steps"] > 0 for row in rows.values())
 
 
 CONFIGS = sorted(

@@ -68,9 +68,9 @@ class SamplerDefaults:
     )
 
     @staticmethod
-    def of(config: ModelConfig) -> "SamplerDefaults":
+    def of(objective: ObjectiveConfig) -> "SamplerDefaults":
         """What suits the objective that a model draws by."""
-        pages = config.objectives[0].default_sampling
+        pages = objective.default_sampling
         if pages is None:
             return SamplerDefaults()
         return SamplerDefaults(first_page=pages[0], later_pages=pages[1])
@@ -192,7 +192,7 @@ def save_model(
         image_tokenizer=shared_image_tokenizer or IMAGE_FOLDER,
         schedules=tuple(image_tokenizer.schedules),
         precision=precision,
-        sampler=sampler or SamplerDefaults.of(model.config),
+        sampler=sampler or SamplerDefaults.of(model.config.objectives[0]),
         metadata=metadata or {},
     )
     values = config_to_dict(manifest, choices=_CHOICES)

@@ -24,7 +24,7 @@ from unimm.document.layout import (
 )
 from unimm.document.packing import Batch, Slots, mix_seed, pack
 from unimm.document.parts import Document, ImageTokens, Part, SpecialIds
-from unimm.document.rule import attention_mask_mod, attention_rule, may_see
+from unimm.document.rule import attention_mask_mod, attention_rule, count_visible, may_see
 
 __all__ = [
     "HEAD_NONE",
@@ -44,6 +44,7 @@ __all__ = [
     "SpecialIds",
     "attention_mask_mod",
     "attention_rule",
+    "count_visible",
     "image_positions",
     "layout_document",
     "may_see",

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from unimm.document.packing import Batch
@@ -45,6 +47,37 @@ def attention_rule(batch: Batch) -> Tensor:
         key_segment=batch.segment_ids[:, None, :],
         key_is_context=batch.is_context[:, None, :],
     )
+
+
+def count_visible(batch: Batch) -> int:
+    """Count the pairs of query and key that the rule allows, without making the mask.
+
+    What a query sees of its document's contexts, and of its own segment's other positions, ends
+    with its block, because blocks never fall and segments and blocks are unbroken runs. It is
+    counted block by block, on the host.
+    """
+    length = batch.block_ids.shape[1]
+    new_document = _changes(batch.document_ids)
+    new_document[::length] = True
+    new_segment = new_document | _changes(batch.segment_ids)
+    starts = np.flatnonzero(new_segment | _changes(batch.block_ids))  # of blocks
+    ends = np.append(starts[1:], len(new_document))
+
+    def begins(is_new: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Where the run that each block lies in begins."""
+        return np.maximum.accumulate(np.where(is_new[starts], starts, 0))
+
+    contexts = np.append(0, batch.is_context.numpy().ravel().cumsum())
+    others = np.arange(len(contexts)) - contexts
+    seen = contexts[ends] - contexts[begins(new_document)]
+    seen += others[ends] - others[begins(new_segment)]
+    return int(((ends - starts) * seen).sum())
+
+
+def _changes(ids: Tensor) -> NDArray[np.bool_]:
+    """Whether each flattened position's id differs from the one before."""
+    flat = ids.numpy().ravel()
+    return np.append(True, flat[1:] != flat[:-1])
 
 
 def attention_mask_mod(batch: Batch) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:

@@ -29,6 +29,7 @@ class PictureRunConfig:
 
     Attributes:
         model: shipped name, folder or Hub id; ``none`` judges what lies in ``OUTPUT/samples``.
+        objective: of the model that draws; empty is its first.
         detector: folder of the judge.
         extractor: folder of the network whose features tell how near the pictures are to real
             ones (CLIP, DINOv2, Inception); empty takes the detector's own.
@@ -52,6 +53,7 @@ class PictureRunConfig:
     """
 
     model: str = "storyworld"
+    objective: str = ""
     detector: str = "unimm/assets/models/detector"
     extractor: str = ""
     output: str = "runs/worldeval"

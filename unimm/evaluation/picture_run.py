@@ -125,6 +125,7 @@ def _draw(
     sampling, sweep = choose_sampling(pipeline, judge, config, folder, tell=tell)
     generator = {
         "model": config.model,
+        **({"objective": config.objective} if config.objective else {}),
         "sampling": asdict(sampling),
         "seed": config.seed,
         "image size": pipeline.image_size,

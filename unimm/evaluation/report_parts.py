@@ -43,6 +43,8 @@ th { text-align: left; font-weight: 600; font-size: .82rem; color: var(--faint);
 th, td { padding: 7px 12px 7px 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
 .sheet > img { max-width: 100%; }
 tr.mean td { font-weight: 600; }
+.side th, .side td { padding-right: 6px; white-space: normal; }
+.side img { display: block; width: 86px; }
 td.bad { color: var(--accent); font-weight: 600; }
 .key { font-size: .85rem; color: var(--faint); margin-top: 14px; }
 .key i { display: inline-block; width: 9px; height: 12px; margin: 0 5px 0 12px; border-radius: 2px;

@@ -32,6 +32,7 @@ class StoryRunConfig:
 
     Attributes:
         model: shipped name, folder or Hub id.
+        objective: of the model that draws; empty is its first.
         detector: folder of the judge.
         output: folder of the run; see ``unimm.evaluation.story_folder``.
         ledger: folder of the ledger; empty writes none.
@@ -54,6 +55,7 @@ class StoryRunConfig:
     """
 
     model: str = "storyworld"
+    objective: str = ""
     detector: str = "unimm/assets/models/detector"
     output: str = "runs/story_scores"
     ledger: str = ""

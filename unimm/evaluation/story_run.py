@@ -120,6 +120,7 @@ def _generator(
     """All that makes the same pictures again."""
     return {
         "model": config.model,
+        **({"objective": config.objective} if config.objective else {}),
         "sampling": asdict(sampling),
         "seed": config.seed,
         "image size": pipeline.image_size,

@@ -31,7 +31,7 @@ from unimm.model import UniMM
 from unimm.nn.attention import Visibility
 from unimm.nn.kv_cache import KVCache
 from unimm.nn.sampling import SamplingConfig
-from unimm.objectives.base import Block, ObjectiveConfig
+from unimm.objectives.base import Block
 
 
 class Engine:
@@ -59,7 +59,7 @@ class Engine:
         on_step: Callable[[int], None] | None = None,
     ) -> None:
         self.model, self.special = model, model.special
-        self.objective_config = find_objective(model, objective)
+        self.objective_config = model.config.find_objective(objective)
         self.generators = list(generators)
         self.num_documents = len(documents)
         self.num_branches = 2 if is_guided else 1
@@ -319,25 +319,13 @@ class Engine:
             self.cache.advance(rows, [end - start] * len(rows))
 
 
-def find_objective(model: UniMM, name: str | None = None) -> ObjectiveConfig:
-    """Configuration of an objective of the model, by default its first.
-
-    Raises:
-        ValueError: if the model was not built with it.
-    """
-    configs = {config.name: config for config in model.config.objectives}
-    if name is not None and name not in configs:
-        raise ValueError(f"this model draws by {', '.join(configs)}, not by {name!r}")
-    return next(iter(configs.values())) if name is None else configs[name]
-
-
 def picture_lengths(model: UniMM, objective: str | None = None) -> tuple[int, int]:
     """Positions that a picture takes in the cache, ``<boi>`` and ``<eoi>`` included.
 
     Returns:
         How many stay, and how many there are at most while it is drawn.
     """
-    config = find_objective(model, objective)
+    config = model.config.find_objective(objective)
     zeros = model.objective(config.name).zeros(torch.device("cpu"))[0]
     side = model.spec.grid_size
     codes = torch.zeros(side, side, dtype=torch.int64) if zeros.codes is None else zeros.codes

@@ -26,6 +26,7 @@ def generate_image(  # pyright: ignore[reportInconsistentOverload]
     top_p: float | None = None,
     guidance_scale: float | None = None,
     num_steps: int | None = None,
+    objective: str | None = None,
     progress: Progress | None = None,
 ) -> Image.Image | list[Image.Image]:
     """Draw what a text says.
@@ -41,6 +42,7 @@ def generate_image(  # pyright: ignore[reportInconsistentOverload]
         guidance_scale: of classifier-free guidance; 1 is off.
         num_steps: of models that draw in steps of their own choice, such as denoising; 0 is the
             model's own number.
+        objective: which of the model's objectives draws; by default the pipeline's.
         progress: called after every step with 0 and the positions made so far.
 
     Returns:
@@ -52,6 +54,7 @@ def generate_image(  # pyright: ignore[reportInconsistentOverload]
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     if not prompts:
         return []
+    pipeline = pipeline.draw_by(objective)
     sampling = override(
         pipeline.sampler.first_page,
         temperature=temperature,

@@ -67,6 +67,7 @@ def generate_story(  # pyright: ignore[reportInconsistentOverload]
     guidance_scale: float | None = None,
     first_guidance_scale: float | None = None,
     num_steps: int | None = None,
+    objective: str | None = None,
     max_text_tokens: int = 96,
     stream: bool = False,
     progress: Progress | None = None,
@@ -94,6 +95,7 @@ def generate_story(  # pyright: ignore[reportInconsistentOverload]
         guidance_scale: of the pictures; 1 is off.
         first_guidance_scale: of the story's first picture, if it shall differ.
         num_steps: of the pictures, as in ``generate_image``.
+        objective: of the pictures, as in ``generate_image``.
         max_text_tokens: bound on a page's text.
         stream: yield ``StoryEvent`` as they come instead of returning the whole.
         progress: called after every step with the page (from 0) and the positions made so far.
@@ -113,6 +115,7 @@ def generate_story(  # pyright: ignore[reportInconsistentOverload]
             )
         num_images = len(texts[0])
     _check_counts(num_images=num_images, max_images=max_images, max_text_tokens=max_text_tokens)
+    pipeline = pipeline.draw_by(objective)
     defaults = pipeline.sampler
     first_scale = guidance_scale if first_guidance_scale is None else first_guidance_scale
     pictures = {
@@ -268,7 +271,8 @@ def choose_seeds(seed: int | Sequence[int] | None, count: int) -> list[int]:
 
 
 def _settings(pipeline: Pipeline, plan: Plan) -> dict[str, Any]:
-    return {"model": pipeline.name, **pipeline.hashes, **asdict(plan)}
+    drawing = {"objective": pipeline.drawing.name}
+    return {"model": pipeline.name, **drawing, **pipeline.hashes, **asdict(plan)}
 
 
 def _split_prompts(prompt: Prompt | Sequence[Prompt]) -> tuple[list[list[Piece]], bool]:

@@ -134,7 +134,7 @@ class _Writer:
         self.plan, self.requests, self.progress = plan, requests, progress
         self.model, special = pipeline.model, pipeline.model.special
         self.max_length = self.model.config.backbone.max_seq_len
-        self.kept, self.peak = picture_lengths(self.model)
+        self.kept, self.peak = picture_lengths(self.model, pipeline.objective)
         self.num_given = requests[0].num_given
         self.page, self.positions = 0, 0
         # Ids that are no text: special ones, and rows that only fill the embedding up.
@@ -151,6 +151,7 @@ class _Writer:
             ],
             capacity=self._capacity(max(prompts)),
             is_guided=any(sampling.guidance_scale != 1 for sampling in pages),
+            objective=pipeline.objective,
             on_step=self._count,
         )
         self.active = list(range(len(requests)))  # request of each of the engine's documents

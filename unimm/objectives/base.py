@@ -43,6 +43,7 @@ class ObjectiveConfig:
         default_sampling: of the first and of later pictures of a document, where the defaults for
             codes do not suit.
         weight: of this objective's loss.
+        share: of the documents whose pictures it draws, beside the other objectives' shares.
     """
 
     name: ClassVar[str]
@@ -51,6 +52,7 @@ class ObjectiveConfig:
     default_sampling: ClassVar[tuple[SamplingConfig, SamplingConfig] | None] = None
 
     weight: float = 1.0
+    share: float = 1.0
 
     @property
     def schedule(self) -> str:

@@ -11,11 +11,16 @@ from typing import Any, TextIO
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from unimm.distributed import all_reduce_sum, is_main, world_size
-from unimm.document import Batch
+from unimm.document import Batch, count_visible
 from unimm.model import Losses, UniMM
+from unimm.nn.transformer import Backbone
+from unimm.objectives.base import ImageSpec, ObjectiveConfig
+from unimm.tokenizer.image import ImageTokenizer
 from unimm.training.config import TrainConfig
 
 LOG_FILE = "log.jsonl"
@@ -92,13 +97,12 @@ class Meter:
     """Sums losses, positions and work between two lines of the log, without waiting for the device.
 
     Args:
-        model: whose work is counted.
+        model: whose losses are summed.
         device: of the run.
     """
 
     def __init__(self, model: UniMM, device: torch.device) -> None:
         self._heads = ("text", *model.config.heads)
-        self.count_flops = ModelFlops(model)
         self._device = device
         self._peak = _peak_flops(device)
         self._reset()
@@ -109,13 +113,13 @@ class Meter:
         self._positions = self._flops = 0.0
         self._started = time.monotonic()
 
-    def add(self, batch: Batch, losses: Losses) -> None:
-        """Count one micro-batch; ``batch`` is the copy on the host."""
+    def add(self, batch: Batch, losses: Losses, flops: float) -> None:
+        """Count one micro-batch and its operations; ``batch`` is the copy on the host."""
         sums = torch.stack([losses.sums[head].float() for head in self._heads])
         self._sums = sums if self._sums is None else self._sums + sums
         self._counts.update(losses.counts)
         self._positions += batch.input_ids.numel()
-        self._flops += self.count_flops(batch)
+        self._flops += flops
 
     def close(self) -> dict[str, float]:
         """Give the figures since the last call, losses in nats a prediction; then restart."""
@@ -132,40 +136,74 @@ class Meter:
         figures["tokens_per_second"] = self._positions * world_size() / seconds
         if self._peak:
             figures["mfu"] = self._flops / seconds / self._peak
+        if self._device.type == "cuda":
+            figures["memory_gb"] = torch.cuda.max_memory_allocated(self._device) / 1e9
         self._reset()
         return figures
 
 
 class ModelFlops:
-    """Floating-point operations of a training step: 6 a weight and position, and attention's own.
+    """Floating-point operations of a training step, as multiply-adds of two operations each.
 
-    Attention counts what the rule allows inside each document, forward and backward
-    (6 * depth * width * length^2); a recomputed forward is not counted.
+    - The trunk's and the text head's matrices: 6 a weight and position (forward 2, backward 4).
+      Padding is computed, so it is counted; tables that are looked up and norms are not.
+    - Attention: 12 * depth * width for each pair of query and key that the rule lets see each
+      other, so half a square for causal text and all of it inside a denoised picture.
+    - Objectives: one forward of ``embed`` and ``loss`` on a picture of zeros is counted by torch's
+      own counter, times 3 and the number of pictures: a denoiser's draws and attention are in it.
+
+    What is not counted: the frozen image tokenizer (its convolutions inside an objective, too), a
+    recomputed forward, and objectives without a picture in the batch, which run on zeros.
+
+    Only the model's sizes are read: its weights may be sharded.
+
+    Args:
+        model: whose steps are counted.
+        image_tokenizer: that its objectives are bound to.
     """
 
-    def __init__(self, model: UniMM) -> None:
+    def __init__(self, model: UniMM, image_tokenizer: ImageTokenizer) -> None:
         config = model.config.backbone
-        self._per_position = 6 * sum(p.numel() for p in model.backbone.parameters())
-        self._per_square = 6 * config.depth * config.num_heads * config.head_width
-        self._per_prediction = {
-            "text": 6 * model.text_head.weight.numel(),
-            **{name: 6 * _multiplied_weights(model.objective(name)) for name in model.config.heads},
+        with torch.device("meta"):
+            trunk = Backbone(config)
+        weights = sum(p.numel() for p in trunk.parameters() if p.ndim > 1)
+        self._per_position = 6 * weights
+        self._per_pair = 12 * config.depth * config.num_heads * config.head_width
+        self._per_text = 6 * model.special.vocab_size * config.dim
+        self._per_picture = {
+            objective.name: 3 * _head_flops(objective, config.dim, model.spec, image_tokenizer)
+            for objective in model.config.objectives
         }
 
     def __call__(self, batch: Batch) -> float:
         """Count for a batch that lies on the host."""
-        lengths = batch.cu_seqlens.diff().double()
-        heads = sum(
-            per * len(batch.slots[head].index) for head, per in self._per_prediction.items()
+        pictures = sum(
+            per * len(batch.slots[head].seeds) for head, per in self._per_picture.items()
         )
-        attention = self._per_square * float(lengths.square().sum())
-        return self._per_position * batch.input_ids.numel() + attention + heads
+        text = self._per_text * len(batch.slots["text"].index)
+        attention = float(self._per_pair * count_visible(batch))
+        return self._per_position * batch.input_ids.numel() + attention + text + pictures
 
 
-def _multiplied_weights(module: nn.Module) -> int:
-    """Weights that every position is multiplied with: all but tables that are looked up."""
-    parts = (part for part in module.modules() if not isinstance(part, nn.Embedding))
-    return sum(p.numel() for part in parts for p in part.parameters(recurse=False))
+@torch.no_grad()
+def _head_flops(
+    config: ObjectiveConfig, dim: int, spec: ImageSpec, image_tokenizer: ImageTokenizer
+) -> int:
+    """Of one picture's way into the trunk and out of it, forward only."""
+    device = image_tokenizer.latent_mean.device
+    with torch.random.fork_rng(devices=[]):  # a run's randomness must not depend on counting
+        objective = config.build(dim, spec).to(device)
+    objective.bind(image_tokenizer)
+    draw = objective.draw(objective.zeros(device), [torch.Generator().manual_seed(0)])
+    counter = FlopCounterMode(display=False)
+    # The plain kernel is made of products, which are counted on every device.
+    with counter, sdpa_kernel(SDPBackend.MATH):
+        positions = spec.grid_size**2
+        if objective.fills_slots:
+            positions = len(objective.embed(draw))
+        objective.loss(torch.zeros(positions, dim, device=device), draw)
+    counts = counter.get_flop_counts().get("Global", {})
+    return sum(number for op, number in counts.items() if "conv" not in str(op))
 
 
 def _peak_flops(device: torch.device) -> float | None:

@@ -15,7 +15,7 @@ from unimm.model import UniMM
 from unimm.training.config import TrainConfig
 from unimm.training.engine import Engine, choose_device
 from unimm.training.evaluate import evaluate
-from unimm.training.log import Meter, RunLog
+from unimm.training.log import Meter, ModelFlops, RunLog
 from unimm.training.prepare import Parts, prepare
 from unimm.training.resume import (
     RunState,
@@ -56,6 +56,7 @@ def train(config: TrainConfig, *, draw: Finish, save: Finish) -> Path:
     micro_rows, grad_accum_steps = cut_step(config)
     parts = prepare(config, micro_rows=micro_rows, device=device)
     model = parts.model.to(device)
+    count_flops = ModelFlops(model, parts.image_tokenizer)
     engine = Engine(model, config.engine, config.optimizer, grad_accum_steps=grad_accum_steps)
     state = load_checkpoint(engine, run_dir=run_dir)
     clock = _clock(config, state)
@@ -70,14 +71,15 @@ def train(config: TrainConfig, *, draw: Finish, save: Finish) -> Path:
         progress = clock.progress(step, flops)
         while progress < 1.0:
             micro_batches = list(islice(batches, grad_accum_steps))
-            flops += world_size() * sum(map(meter.count_flops, micro_batches))
+            counted = [*map(count_flops, micro_batches)]
+            flops += world_size() * sum(counted)
             progress = clock.progress(step + 1, flops)
             agreed = agree(micro_batches, progress, stop.is_set, device)
             images += agreed.images
-            for batch in micro_batches:
+            for batch, number in zip(micro_batches, counted, strict=True):
                 losses = engine.forward(batch.to(device), counts=agreed.counts)
                 engine.backward(losses.total)
-                meter.add(batch, losses)
+                meter.add(batch, losses, number)
                 watch.add(step, batch, losses.total)
             rate = config.optimizer.learning_rate * _rate_factor(config, agreed.progress)
             is_logged = (step + 1) % every.log_every == 0
@@ -92,7 +94,8 @@ def train(config: TrainConfig, *, draw: Finish, save: Finish) -> Path:
             if is_logged or is_saved:
                 watch.check()
             if is_logged or is_last:
-                figures = meter.close() | {"learning_rate": rate, "flops": flops, "images": images}
+                work = {"flops": flops, "images": images, "seconds": clock.elapsed()}
+                figures = meter.close() | {"learning_rate": rate} | work
                 log.write(step, figures | ({"norm": norm} if norm else {}), progress=progress)
             if is_last or _is_due(step, every.evaluate_every):
                 with engine.averaged_weights():

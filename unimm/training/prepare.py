@@ -90,7 +90,7 @@ def prepare(config: TrainConfig, *, micro_rows: int, device: torch.device) -> Pa
         row_length=config.data.row_length,
         special=special,
         objectives={objective.name: objective for objective in config.model.objectives},
-        weights={objective.name: objective.weight for objective in config.model.objectives},
+        weights=config.model.shares,
         drop_rate=config.data.drop_rate,
         seed=config.seed,
     )

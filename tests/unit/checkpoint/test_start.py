@@ -49,7 +49,7 @@ def test_another_tokenizer_or_size_is_refused(tmp_path):
 def test_a_model_is_saved_with_the_sampling_of_its_objective(tmp_path):
     for name in ("next_token", "diffusion"):
         pipeline = tiny_pipeline(name)
-        sampler = SamplerDefaults.of(pipeline.model.config)
+        sampler = SamplerDefaults.of(pipeline.drawing)
         replace(pipeline, sampler=sampler).save_pretrained(tmp_path / name)
         loaded = load_pipeline(tmp_path / name, device="cpu").sampler
         assert loaded == sampler
