@@ -32,10 +32,14 @@ class Place:
         return Place(tuple(tensor.shape), tensor.dtype)
 
 
-def join(tensors: Sequence[Tensor]) -> Tensor:
+def join(tensors: Sequence[Tensor], *, is_shared: bool = False) -> Tensor:
     """Put tensors of one device into a buffer ``(num_bytes,)`` uint8.
 
     Tensors that ``split`` cut from a buffer are given back as that buffer, without a copy.
+
+    Args:
+        tensors: one or more.
+        is_shared: a new buffer is to be shared memory, so that sending it copies nothing.
     """
     places = [Place.of(tensor) for tensor in tensors]
     total = sum(place.num_bytes for place in places)
@@ -45,7 +49,9 @@ def join(tensors: Sequence[Tensor]) -> Tensor:
         for tensor, found in zip(tensors, _cut(storage, places), strict=True)
     ):
         return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
-    buffer = torch.empty(total, dtype=torch.uint8, device=storage.device)
+    buffer = torch.empty(0 if is_shared else total, dtype=torch.uint8, device=storage.device)
+    if is_shared:
+        buffer.set_(torch.UntypedStorage._new_shared(total))  # pyright: ignore[reportPrivateUsage]
     for tensor, copy in zip(tensors, split(buffer, places), strict=True):
         copy.copy_(tensor)
     return buffer

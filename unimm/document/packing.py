@@ -87,11 +87,11 @@ class Batch:
         return _put_together(move(buffer), rest)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Leave a loader worker as one tensor."""
-        return _put_together, _take_apart(self)
+        """Leave a loader worker as one tensor, in shared memory."""
+        return _put_together, _take_apart(self, is_shared=True)
 
 
-def _take_apart(batch: Batch) -> tuple[Tensor, dict[str, Any]]:
+def _take_apart(batch: Batch, *, is_shared: bool = False) -> tuple[Tensor, dict[str, Any]]:
     """A batch's tensors in one buffer, and its fields with places where tensors were."""
     tensors: list[Tensor] = []
 
@@ -100,7 +100,7 @@ def _take_apart(batch: Batch) -> tuple[Tensor, dict[str, Any]]:
         return Place.of(tensor)
 
     rest = _map_leaves(vars(batch), Tensor, take)
-    return join(tensors), rest
+    return join(tensors, is_shared=is_shared), rest
 
 
 def _put_together(buffer: Tensor, rest: dict[str, Any]) -> Batch:
