@@ -51,7 +51,7 @@ def join(tensors: Sequence[Tensor], *, is_shared: bool = False) -> Tensor:
         return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
     buffer = torch.empty(0 if is_shared else total, dtype=torch.uint8, device=storage.device)
     if is_shared:
-        buffer.set_(torch.UntypedStorage._new_shared(total))  # pyright: ignore[reportPrivateUsage]
+        buffer.set_(torch.UntypedStorage._new_shared(total))  # pyright: ignore
     for tensor, copy in zip(tensors, split(buffer, places), strict=True):
         copy.copy_(tensor)
     return buffer

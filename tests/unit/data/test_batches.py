@@ -1,6 +1,7 @@
 """Batches equal the layout contract written out plainly, and arrive as they left."""
 
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -137,5 +138,5 @@ def test_moving_a_moved_batch_copies_nothing(tmp_path):
     batch = batches_of(tmp_path, "next_token")[0].to("cpu")
     assert batch.to("cpu").input_ids.data_ptr() == batch.input_ids.data_ptr()
     # One tensor replaced: the buffer is made anew rather than half of it trusted.
-    changed = type(batch)(**(vars(batch) | {"labels": batch.labels + 1}))
+    changed = replace(batch, labels=batch.labels + 1)
     assert_same(changed, changed.to("cpu"))
