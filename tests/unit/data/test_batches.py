@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from corpora import tiny_corpus
-from helpers import SPECIAL, tiny_objective
+from helpers import SPECIAL, assert_same_batch, batch_leaves, tiny_objective
 from plain_layout import plain_document
 
 from unimm.data.loader import Packing, RowStream, TrainBatches, iterate_batches
@@ -15,8 +15,6 @@ from unimm.document import (
     HEAD_TEXT,
     IGNORE,
     NO_CODE,
-    Batch,
-    ImageTokens,
     mix_seed,
     sample_dropped,
 )
@@ -37,30 +35,6 @@ def batches_of(folder, *names: str) -> TrainBatches:
     )
     corpus = tiny_corpus(folder, num_documents=31, latent_dim=4)
     return TrainBatches(RowStream(corpus, packing), micro_rows=ROWS)
-
-
-def leaves(batch: Batch) -> dict[str, object]:
-    """Every value of a batch by name."""
-    found = {k: v for k, v in vars(batch).items() if k != "slots"}
-    for head, slots in batch.slots.items():
-        tokens = slots.tokens or ImageTokens()
-        found |= {f"{head}.index": slots.index, f"{head}.image_ids": slots.image_ids}
-        found |= {f"{head}.seeds": slots.seeds, f"{head}.codes": tokens.codes}
-        found |= {f"{head}.{k}": codes for k, codes in enumerate(tokens.scale_codes)}
-        found[f"{head}.latents"] = tokens.latents
-    return found
-
-
-def assert_same(a: Batch, b: Batch) -> None:
-    left, right = leaves(a), leaves(b)
-    assert left.keys() == right.keys()
-    for name, value in left.items():
-        other = right[name]
-        if isinstance(value, torch.Tensor):
-            assert isinstance(other, torch.Tensor) and value.dtype == other.dtype, name
-            assert torch.equal(value, other), name
-        else:
-            assert value == other, name
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -121,9 +95,11 @@ def test_a_batch_arrives_as_it_left(tmp_path, names):
     for number in range(3):
         batch = batches[number]
         arrived = pickle.loads(pickle.dumps(batch))
-        assert_same(batch, arrived)
-        assert_same(batch, arrived.to("cpu"))
-        tensors = [x for x in leaves(arrived.to("cpu")).values() if isinstance(x, torch.Tensor)]
+        assert_same_batch(batch, arrived)
+        assert_same_batch(batch, arrived.to("cpu"))
+        tensors = [
+            x for x in batch_leaves(arrived.to("cpu")).values() if isinstance(x, torch.Tensor)
+        ]
         assert len({x.untyped_storage().data_ptr() for x in tensors}) == 1
 
 
@@ -131,7 +107,7 @@ def test_workers_send_every_tensor(tmp_path):
     batches = batches_of(tmp_path, *OBJECTIVES)
     stream = iterate_batches(batches, start=0, num_workers=1)
     for number in range(3):
-        assert_same(batches[number], next(stream))
+        assert_same_batch(batches[number], next(stream))
 
 
 def test_moving_a_moved_batch_copies_nothing(tmp_path):
@@ -139,4 +115,4 @@ def test_moving_a_moved_batch_copies_nothing(tmp_path):
     assert batch.to("cpu").input_ids.data_ptr() == batch.input_ids.data_ptr()
     # One tensor replaced: the buffer is made anew rather than half of it trusted.
     changed = replace(batch, labels=batch.labels + 1)
-    assert_same(changed, changed.to("cpu"))
+    assert_same_batch(changed, changed.to("cpu"))
