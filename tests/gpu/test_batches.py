@@ -8,7 +8,6 @@ from helpers import SPECIAL, assert_same_batch, tiny_objective
 from unimm.data.loader import Packing, RowStream, TrainBatches, iterate_batches
 from unimm.objectives import OBJECTIVES
 
-
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),

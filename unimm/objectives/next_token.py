@@ -43,12 +43,13 @@ class NextTokenConfig(ObjectiveConfig):
         assert tokens.codes is not None
         codes = tokens.codes.numpy().ravel()  # (h w,)
         count = len(codes)
+        inputs_and_labels = np.concatenate([[NO_CODE], codes, [IGNORE]])  # one step apart
         input_ids = np.full(count + 1, special.pad)
         input_ids[0] = special.boi
         return Segment(
             input_ids=input_ids,
-            code_ids=np.concatenate([[NO_CODE], codes]),
-            labels=np.concatenate([codes, [IGNORE]]),
+            code_ids=inputs_and_labels[:-1],
+            labels=inputs_and_labels[1:],
             position_ids=_positions_from_boi(*tokens.codes.shape),
             block_ids=np.arange(count + 1),
             head=self.name,
