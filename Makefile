@@ -56,3 +56,4 @@ docs: .venv/.core
 
 bench: .venv/.core
 	$(PYTHON) eval/benchmark_world.py
+	$(PYTHON) train/benchmark_loader.py

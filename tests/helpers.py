@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from unimm.document import Document, ImageTokens, Part, SpecialIds, layout_document, pack
+from unimm.document import Batch, Document, ImageTokens, Part, SpecialIds, layout_document, pack
 from unimm.model import ModelConfig, UniMM
 from unimm.nn.denoiser import DenoiserConfig
 from unimm.nn.transformer import BackboneConfig
@@ -88,3 +88,28 @@ def packed(config: ObjectiveConfig, rows: list[list[Document]], row_length: int 
     """Lay documents out and pack them."""
     layouts = [[layout_document(d, config, SPECIAL) for d in row] for row in rows]
     return pack(layouts, row_length=row_length, heads=(config.name,))
+
+
+def batch_leaves(batch: Batch) -> dict[str, object]:
+    """Every value of a batch by name."""
+    found = {k: v for k, v in vars(batch).items() if k != "slots"}
+    for head, slots in batch.slots.items():
+        tokens = slots.tokens or ImageTokens()
+        found |= {f"{head}.index": slots.index, f"{head}.image_ids": slots.image_ids}
+        found |= {f"{head}.seeds": slots.seeds, f"{head}.codes": tokens.codes}
+        found |= {f"{head}.{k}": codes for k, codes in enumerate(tokens.scale_codes)}
+        found[f"{head}.latents"] = tokens.latents
+    return found
+
+
+def assert_same_batch(a: Batch, b: Batch) -> None:
+    """Fail where any tensor of two batches on the host differs in a bit."""
+    left, right = batch_leaves(a), batch_leaves(b)
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        other = right[name]
+        if isinstance(value, torch.Tensor):
+            assert isinstance(other, torch.Tensor) and value.dtype == other.dtype, name
+            assert torch.equal(value, other), name
+        else:
+            assert value == other, name

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from corpora import tiny_tokenizers
+from run_script import run_script
 
 from unimm.config import load_config
 from unimm.objectives import OBJECTIVES
@@ -128,3 +129,12 @@ def test_a_bad_yaml_is_named(tmp_path, key, value, message):
     path.write_text(json.dumps(good | {key: value}))
     with pytest.raises(ValueError, match=message):
         load_config(TrainConfig, [str(path)], choices=CHOICES)
+
+
+def test_the_loader_is_measured_for_every_objective(tmp_path, monkeypatch):
+    script, size = "train/benchmark_loader.py", ("--num-documents", 12, "--rows", 1)
+    flags = (*size, "--num-batches", 1, "--num-workers", 0, "--ledger", tmp_path)
+    assert run_script(monkeypatch, script, *flags) == ""
+    rates = json.loads((tmp_path / "loader.json").read_text(encoding="utf-8"))["figures"]["rates"]
+    assert list(rates) == list(OBJECTIVES)
+    assert all(value > 0 for row in rates.values() for value in row.values())

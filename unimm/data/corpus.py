@@ -85,7 +85,7 @@ class Corpus:
                 parts.append(Part(text_ids=torch.from_numpy(ids.astype(np.int64))))
             else:
                 stacked = self._folder.images[self._shards[number]][schedule]
-                tokens = stacked[at].map(_widen)
+                tokens = stacked.map(lambda tensor, at=at: _widen(tensor[at]))
                 parts.append(Part(tokens=tokens, is_drawn=how == _DRAWN))
         return Document(
             parts=tuple(parts),
@@ -158,7 +158,7 @@ class PictureSizes:
         assert tokens.codes is not None
         target = len(objective.layout(tokens, special).input_ids)
         target += not objective.is_own_context  # ``<boi>`` stands before it
-        context = len(objective.context(tokens.codes, special).input_ids)
+        context = len(objective.context(tokens.codes.numpy(), special).input_ids)
         return PictureSizes(
             drawn=target if objective.is_own_context else target + context,
             last=target,

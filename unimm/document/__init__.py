@@ -15,11 +15,13 @@ from unimm.document.layout import (
     NO_CODE,
     NULL_CODE,
     Dropped,
+    Ids,
     ImageLayout,
     Layout,
     Segment,
     image_positions,
     layout_document,
+    read_only,
     sample_dropped,
 )
 from unimm.document.packing import Batch, Slots, mix_seed, pack
@@ -35,6 +37,7 @@ __all__ = [
     "Batch",
     "Document",
     "Dropped",
+    "Ids",
     "ImageLayout",
     "ImageTokens",
     "Layout",
@@ -50,5 +53,6 @@ __all__ = [
     "may_see",
     "mix_seed",
     "pack",
+    "read_only",
     "sample_dropped",
 ]

@@ -1,14 +1,18 @@
 """From parts to one row: segments, positions, labels, blocks, and what is dropped.
 
+Segments and layouts are NumPy arrays, of which ``pack`` makes tensors: a segment has a hundred
+positions, and at that size an operation of PyTorch takes longer to call than to compute.
+
 ``n`` positions of a segment or document, ``h, w`` a picture's code grid.
 """
 
-import itertools
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, Protocol, cast
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from unimm.document.parts import Document, ImageTokens, SpecialIds
 
@@ -18,10 +22,12 @@ NULL_CODE = -2  # a picture that was dropped: the learned null embedding
 HEAD_NONE = 0
 HEAD_TEXT = 1  # objectives follow, in the order of the batch's ``heads``
 
+Ids = NDArray[np.int64]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """One span of positions.
+    """One span of positions; its arrays may be shared with other segments, so they are read only.
 
     Attributes:
         input_ids: ``(n,)`` int64 text ids; ``<pad>`` where a code or an objective fills the input.
@@ -34,11 +40,11 @@ class Segment:
         image: the picture an objective predicts here.
     """
 
-    input_ids: Tensor
-    code_ids: Tensor
-    labels: Tensor
-    position_ids: Tensor
-    block_ids: Tensor
+    input_ids: Ids
+    code_ids: Ids
+    labels: Ids
+    position_ids: Ids
+    block_ids: Ids
     head: str
     is_context: bool = True
     image: ImageTokens | None = None
@@ -63,7 +69,7 @@ class ImageLayout(Protocol):
         """
         ...
 
-    def context(self, codes: Tensor, special: SpecialIds) -> Segment:
+    def context(self, codes: Ids, special: SpecialIds) -> Segment:
         """A clean picture as later positions read it, without ``<boi>``."""
         ...
 
@@ -72,14 +78,14 @@ class ImageLayout(Protocol):
 class Layout:
     """A document as one run of positions, not yet packed; the fields are those of ``Batch``."""
 
-    input_ids: Tensor
-    code_ids: Tensor
-    labels: Tensor
-    position_ids: Tensor
-    block_ids: Tensor
-    segment_ids: Tensor
-    is_context: Tensor
-    head_index: dict[str, Tensor]  # head -> (k,) positions it reads, in picture order
+    input_ids: Ids
+    code_ids: Ids
+    labels: Ids
+    position_ids: Ids
+    block_ids: Ids
+    segment_ids: Ids
+    is_context: NDArray[np.bool_]
+    head_index: dict[str, Ids]  # head -> (k,) positions it reads, in picture order
     images: dict[str, tuple[ImageTokens, ...]]
     is_causal: bool  # every block is one position and everything is context
     index: int = 0
@@ -89,32 +95,36 @@ class Layout:
         return self.input_ids.shape[0]
 
 
-def image_positions(height: int, width: int) -> Tensor:
+@lru_cache(maxsize=64)
+def image_positions(height: int, width: int) -> Ids:
     """Positions of a picture's grid relative to its first: time 0, row i, column j.
 
     Returns:
-        ``(height * width, 3)`` int64, raster order.
+        ``(height * width, 3)`` int64, raster order; read only.
     """
-    rows = torch.arange(height).repeat_interleave(width)
-    columns = torch.arange(width).repeat(height)
-    return torch.stack([torch.zeros_like(rows), rows, columns], dim=1)
+    rows, columns = np.divmod(np.arange(height * width), width)
+    return read_only(np.stack([np.zeros_like(rows), rows, columns], axis=1))
 
 
-def _text_segment(ids: list[int], labels: list[int], special: SpecialIds) -> Segment:
-    input_ids = torch.tensor(ids, dtype=torch.int64)
-    bad = next((i for i in ids if not 0 <= i < special.vocab_size), None)
-    if bad is not None:
-        raise ValueError(
-            f"text id {bad} is out of range: the vocabulary has {special.vocab_size} ids; "
-            "was this text encoded by another tokenizer?"
-        )
-    order = torch.arange(len(ids))
+@lru_cache(maxsize=1024)
+def _text_positions(count: int) -> Ids:
+    return read_only(np.repeat(np.arange(count)[:, None], 3, axis=1))
+
+
+def read_only(array: Ids) -> Ids:
+    """Forbid writing into an array that is cached."""
+    array.flags.writeable = False
+    return array
+
+
+def _text_segment(ids: list[int], labels: list[int]) -> Segment:
+    positions = _text_positions(len(ids))
     return Segment(
-        input_ids=input_ids,
-        code_ids=torch.full_like(input_ids, NO_CODE),
-        labels=torch.tensor(labels, dtype=torch.int64),
-        position_ids=order[:, None].expand(-1, 3),
-        block_ids=order,
+        input_ids=np.array(ids),
+        code_ids=np.full(len(ids), NO_CODE),
+        labels=np.array(labels),
+        position_ids=positions,
+        block_ids=positions[:, 0],
         head="text",
     )
 
@@ -137,7 +147,8 @@ def sample_dropped(document: Document, generator: torch.Generator, rate: float) 
     With probability ``rate`` every text is hidden; else every text and every picture that something
     follows is hidden with probability ``rate`` each.
     """
-    draws = [float(x) for x in torch.rand(len(document.parts) + 1, generator=generator)]
+    drawn = torch.rand(len(document.parts) + 1, generator=generator)
+    draws = cast(list[float], drawn.tolist())  # pyright: ignore[reportUnknownMemberType]
     texts = [i for i, part in enumerate(document.parts) if part.is_text]
     if draws[-1] < rate:
         return Dropped(parts=frozenset(texts))
@@ -199,19 +210,21 @@ def layout_document(
         is_target = part.is_drawn and not is_hidden
         before_hidden = i > 0 and (i - 1) in hidden_parts
         labels.append(special.boi if part.is_drawn and not before_hidden else IGNORE)
-        builder.add(_text_segment(pending, labels, special))
+        builder.add(_text_segment(pending, labels))
         is_last = i == num_parts - 1
-        codes = torch.full_like(part.tokens.codes, NULL_CODE) if is_hidden else part.tokens.codes
+        codes = part.tokens.codes.numpy()  # (h, w)
+        if is_hidden:
+            codes = np.full_like(codes, NULL_CODE)
         if is_target:
             target = objective.layout(part.tokens, special)
             if not objective.is_own_context:
-                builder.add(_text_segment([special.boi], [IGNORE], special))
+                builder.add(_text_segment([special.boi], [IGNORE]))
             if objective.is_own_context or (document.is_open and is_last):
                 builder.add(target)
             else:
                 builder.add(target, objective.context(codes, special))
         else:
-            builder.add(_text_segment([special.boi], [IGNORE], special))
+            builder.add(_text_segment([special.boi], [IGNORE]))
             builder.add(objective.context(codes, special))
         pending, labels = [special.eoi], []
         if document.is_open and is_last:
@@ -220,7 +233,7 @@ def layout_document(
     if pending:
         last_hidden = (num_parts - 1) in hidden_parts
         labels.append(IGNORE if document.is_open or last_hidden else special.eos)
-        builder.add(_text_segment(pending, labels, special))
+        builder.add(_text_segment(pending, labels))
     return builder.finish(objective.name, document.index)
 
 
@@ -230,50 +243,71 @@ class _Builder:
     def __init__(self, special: SpecialIds) -> None:
         self.special = special
         self.segments: list[Segment] = []
-        self.starts: list[int] = []
-        self.cursor = 0
+        self.is_copy: list[bool] = []  # whether it starts where the segment before it does
 
     def add(self, segment: Segment, copy: Segment | None = None) -> None:
         """Add a segment, and the context copy that shares the picture's positions."""
-        start = self.cursor
-        for part in (segment,) if copy is None else (segment, copy):
-            self.segments.append(part)
-            self.starts.append(start)
-            self.cursor = max(self.cursor, start + int(part.position_ids.max()) + 1)
+        self.segments.append(segment)
+        self.is_copy.append(False)
+        if copy is not None:
+            self.segments.append(copy)
+            self.is_copy.append(True)
 
     def finish(self, objective_name: str, index: int) -> Layout:
+        """Join the segments.
+
+        Raises:
+            ValueError: a text id is out of range.
+        """
         segments = self.segments
-        lengths = [segment.input_ids.shape[0] for segment in segments]
-        blocks: list[Tensor] = []
-        next_block = 0
-        for segment in segments:
-            blocks.append(segment.block_ids + next_block)
-            next_block += int(segment.block_ids[-1]) + 1
-        labels = torch.cat([segment.labels for segment in segments])
-        offsets = itertools.accumulate(lengths, initial=0)
-        head_index: dict[str, list[Tensor]] = {"text": [], objective_name: []}
-        images: list[ImageTokens] = []
-        for segment, offset in zip(segments, offsets, strict=False):
-            head_index[segment.head].append(offset + (segment.labels != IGNORE).nonzero()[:, 0])
-            if segment.image is not None:
-                images.append(segment.image)
-        empty = torch.zeros(0, dtype=torch.int64)
+        lengths = np.array([segment.input_ids.shape[0] for segment in segments])
+        ends = lengths.cumsum()
+        segment_ids = np.repeat(np.arange(len(segments)), lengths)  # (n,)
+        input_ids = np.concatenate([segment.input_ids for segment in segments])
+        self._check_ids(input_ids)
+
+        position_ids = np.concatenate([segment.position_ids for segment in segments])  # (n, 3)
+        extents = np.maximum.reduceat(position_ids.ravel(), 3 * (ends - lengths)) + 1
+        position_ids += self._starts(extents)[segment_ids, None]
+        block_ids = np.concatenate([segment.block_ids for segment in segments])
+        num_blocks = block_ids[ends - 1] + 1
+        block_ids += (num_blocks.cumsum() - num_blocks)[segment_ids]
+
+        labels = np.concatenate([segment.labels for segment in segments])
+        labelled = np.flatnonzero(labels != IGNORE)
+        is_text = np.array([segment.head == "text" for segment in segments])[segment_ids[labelled]]
+        is_context = np.array([segment.is_context for segment in segments])
         return Layout(
-            input_ids=torch.cat([segment.input_ids for segment in segments]),
-            code_ids=torch.cat([segment.code_ids for segment in segments]),
+            input_ids=input_ids,
+            code_ids=np.concatenate([segment.code_ids for segment in segments]),
             labels=labels,
-            position_ids=torch.cat(
-                [s.position_ids + start for s, start in zip(segments, self.starts, strict=True)]
-            ),
-            block_ids=torch.cat(blocks),
-            segment_ids=torch.repeat_interleave(torch.arange(len(segments)), torch.tensor(lengths)),
-            is_context=torch.cat(
-                [torch.full((n,), s.is_context) for s, n in zip(segments, lengths, strict=True)]
-            ),
+            position_ids=position_ids,
+            block_ids=block_ids,
+            segment_ids=segment_ids,
+            is_context=is_context[segment_ids],
             head_index={
-                head: torch.cat(index) if index else empty for head, index in head_index.items()
+                "text": labelled[is_text],
+                objective_name: labelled[~is_text],
             },
-            images={objective_name: tuple(images)},
-            is_causal=next_block == len(labels) and all(s.is_context for s in segments),
+            images={objective_name: tuple(s.image for s in segments if s.image is not None)},
+            is_causal=bool(num_blocks.sum() == len(labels) and is_context.all()),
             index=index,
         )
+
+    def _starts(self, extents: Ids) -> Ids:
+        """Where each segment's positions begin: behind all before it, or with what it copies."""
+        starts: list[int] = []
+        cursor = 0
+        for extent, is_copy in zip(extents.tolist(), self.is_copy, strict=True):
+            starts.append(starts[-1] if is_copy else cursor)
+            cursor = max(cursor, starts[-1] + extent)
+        return np.array(starts)
+
+    def _check_ids(self, input_ids: Ids) -> None:
+        size = self.special.vocab_size
+        if input_ids.min() < 0 or input_ids.max() >= size:
+            bad = input_ids[(input_ids < 0) | (input_ids >= size)][0]
+            raise ValueError(
+                f"text id {bad} is out of range: the vocabulary has {size} ids; "
+                "was this text encoded by another tokenizer?"
+            )

@@ -4,13 +4,16 @@ Legend: ``B`` rows, ``L`` row length, ``N`` positions that one objective reads, 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from unimm.document.layout import HEAD_NONE, HEAD_TEXT, IGNORE, NO_CODE, Layout
+from unimm.document.buffer import Place, join, split
+from unimm.document.layout import HEAD_NONE, HEAD_TEXT, IGNORE, NO_CODE, Ids, Layout
 from unimm.document.parts import ImageTokens
 
 
@@ -72,24 +75,51 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """Copy every tensor to ``device`` without waiting for it."""
-        return _map_tensors(self, lambda tensor: tensor.to(device, non_blocking=True))
+        return self._through_buffer(lambda buffer: buffer.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
         """Pin every tensor, for asynchronous copies (a ``DataLoader`` calls this)."""
-        return _map_tensors(self, lambda tensor: tensor.pin_memory())
+        return self._through_buffer(Tensor.pin_memory)
+
+    def _through_buffer(self, move: Callable[[Tensor], Tensor]) -> "Batch":
+        """Move all tensors at once."""
+        buffer, rest = _take_apart(self)
+        return _put_together(move(buffer), rest)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave a loader worker as one tensor, in shared memory."""
+        return _put_together, _take_apart(self, is_shared=True)
 
 
-def _map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(value, Tensor):
+def _take_apart(batch: Batch, *, is_shared: bool = False) -> tuple[Tensor, dict[str, Any]]:
+    """A batch's tensors in one buffer, and its fields with places where tensors were."""
+    tensors: list[Tensor] = []
+
+    def take(tensor: Tensor) -> Place:
+        tensors.append(tensor)
+        return Place.of(tensor)
+
+    rest = _map_leaves(vars(batch), Tensor, take)
+    return join(tensors, is_shared=is_shared), rest
+
+
+def _put_together(buffer: Tensor, rest: dict[str, Any]) -> Batch:
+    places: list[Place] = []
+    _map_leaves(rest, Place, places.append)
+    tensors = split(buffer, places)
+    return Batch(**_map_leaves(rest, Place, lambda _: next(tensors)))
+
+
+def _map_leaves(value: Any, kind: type, function: Callable[[Any], Any]) -> Any:
+    if isinstance(value, kind):
         return function(value)
     if isinstance(value, dict):
         items = cast(dict[Any, Any], value).items()
-        return {key: _map_tensors(item, function) for key, item in items}
+        return {key: _map_leaves(item, kind, function) for key, item in items}
     if isinstance(value, ImageTokens):
         return value.map(function)
-    if isinstance(value, (Batch, Slots)):
-        changed = {f.name: _map_tensors(getattr(value, f.name), function) for f in fields(value)}
-        return replace(value, **changed)
+    if isinstance(value, Slots):
+        return replace(value, **_map_leaves(vars(value), kind, function))
     return value
 
 
@@ -133,16 +163,19 @@ def pack(
     if any(len(row) > limit for row in rows):
         raise ValueError(f"a row holds {max(map(len, rows))} documents, max_documents is {limit}")
 
-    def full(value: int, dtype: torch.dtype = torch.int64) -> Tensor:
-        return torch.full((num_rows, row_length), value, dtype=dtype)
-
-    input_ids, code_ids, labels = full(pad_id), full(NO_CODE), full(IGNORE)
-    head_ids, document_ids, segment_ids = full(HEAD_NONE), full(0), full(0)
-    is_context = full(1, torch.bool)
-    # Padding: one position a block, so that a causal batch stays causal.
-    block_ids = torch.arange(row_length).repeat(num_rows, 1)
-    position_ids = torch.zeros(num_rows, row_length, 3, dtype=torch.int64)
-    head_index: dict[str, list[Tensor]] = {head: [] for head in ("text", *heads)}
+    shape = (num_rows, row_length)
+    rows_of = {
+        "input_ids": np.full(shape, pad_id),
+        "code_ids": np.full(shape, NO_CODE),
+        "labels": np.full(shape, IGNORE),
+        "position_ids": np.zeros((*shape, 3), dtype=np.int64),
+        # Padding: one position a block, so that a causal batch stays causal.
+        "block_ids": np.tile(np.arange(row_length), (num_rows, 1)),
+        "segment_ids": np.zeros(shape, dtype=np.int64),
+        "is_context": np.ones(shape, dtype=bool),
+    }
+    document_ids = np.zeros(shape, dtype=np.int64)
+    head_index: dict[str, list[Ids]] = {head: [] for head in ("text", *heads)}
     images: dict[str, list[ImageTokens]] = {head: [] for head in heads}
     seeds: dict[str, list[int]] = {head: [] for head in heads}
     bounds: list[int] = [0]
@@ -151,16 +184,11 @@ def pack(
         start = 0
         for d, item in enumerate(row):
             span = slice(start, start + len(item))
-            input_ids[b, span] = item.input_ids
-            code_ids[b, span] = item.code_ids
-            labels[b, span] = item.labels
-            position_ids[b, span] = item.position_ids
-            block_ids[b, span] = item.block_ids
-            segment_ids[b, span] = item.segment_ids
-            is_context[b, span] = item.is_context
+            for name, array in rows_of.items():
+                array[b, span] = getattr(item, name)
             document_ids[b, span] = d
             for head, index in item.head_index.items():
-                head_index[head].append(index + b * row_length + start)
+                head_index[head].append(index + (b * row_length + start))
             for head, found in item.images.items():
                 images[head] += found
                 seeds[head] += [mix_seed(seed, item.index, k) for k in range(len(found))]
@@ -169,30 +197,25 @@ def pack(
         document_ids[b, start:] = len(row)
         bounds += [(b + 1) * row_length] * (1 + limit - len(row))
 
+    head_ids = np.full(shape, HEAD_NONE)
     slots: dict[str, Slots] = {}
     for number, (head, parts) in enumerate(head_index.items()):
-        index = torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)
-        head_ids.view(-1)[index] = HEAD_TEXT + number
+        index = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+        head_ids.reshape(-1)[index] = HEAD_TEXT + number
         found = images.get(head, [])
         per_image = len(index) // max(len(found), 1)
         slots[head] = Slots(
-            index=index,
+            index=_tensor(index),
             image_ids=torch.arange(len(found)).repeat_interleave(per_image)
             if found
-            else torch.zeros_like(index),
+            else torch.zeros(len(index), dtype=torch.int64),
             tokens=ImageTokens.stack(found) if found else None,
             seeds=tuple(seeds.get(head, [])),
         )
     return Batch(
-        input_ids=input_ids,
-        code_ids=code_ids,
-        head_ids=head_ids,
-        labels=labels,
-        position_ids=position_ids,
-        document_ids=document_ids,
-        segment_ids=segment_ids,
-        block_ids=block_ids,
-        is_context=is_context,
+        **{name: _tensor(array) for name, array in rows_of.items()},
+        head_ids=_tensor(head_ids),
+        document_ids=_tensor(document_ids),
         slots=slots,
         heads=tuple(heads),
         is_causal=all(item.is_causal for row in rows for item in row),
@@ -209,3 +232,7 @@ def mix_seed(run_seed: int, document_index: int, picture: int) -> int:
         value = (value ^ (number + 0x9E3779B97F4A7C15)) * 0xBF58476D1CE4E5B9 % 2**64
         value ^= value >> 27
     return value % 2**63
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(array)  # pyright: ignore[reportUnknownMemberType]

@@ -1,6 +1,6 @@
 """How near a set of generated pictures is to real ones, in the features of a named extractor."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Generator, Tensor
@@ -11,26 +11,24 @@ from unimm.metrics.kernel import kernel_distance
 from unimm.metrics.neighbours import authenticity, nearest_ratio, precision_recall
 
 
-def _extract(extractor: Extractor, batches: Iterable[Tensor]) -> Tensor:
-    """Features of many pictures, ``(N, D)`` on the CPU."""
-    return torch.cat([extractor(pixels).cpu() for pixels in batches])
+def features_of(extractor: Extractor, batches: Iterable[Tensor]) -> Tensor:
+    """Features of many pictures, ``(N, D)``, where the pictures lie.
+
+    They stay there: what is measured on them takes long on a CPU and next to nothing on a GPU.
+    """
+    return torch.cat([extractor(pixels) for pixels in batches])
 
 
-def compare_pictures(
-    extractor: Extractor,
-    *,
-    real: Sequence[Tensor],
-    generated: Sequence[Tensor],
-    train: Sequence[Tensor] = (),
-    seed: int,
+def compare_features(
+    real: Tensor, generated: Tensor, *, train: Tensor | None = None, name: str, seed: int
 ) -> dict[str, float]:
     """Every measure between two sets of pictures, named by the extractor.
 
     Args:
-        extractor: whose features are compared.
-        real: batches of real pictures that nothing was trained on.
-        generated: batches of generated ones, about as many.
-        train: batches of the pictures that the generator was trained on, to find copies.
+        real: ``(N, D)`` features of real pictures that nothing was trained on.
+        generated: ``(M, D)`` features of generated ones, about as many.
+        train: features of the pictures that the generator was trained on, to find copies.
+        name: of the extractor.
         seed: of the kernel distance's subsets.
 
     Returns:
@@ -40,19 +38,16 @@ def compare_pictures(
     Raises:
         ValueError: too few pictures for the width of the features.
     """
-    name = extractor.name
-    truth, drawn = _extract(extractor, real), _extract(extractor, generated)
-    kernel = kernel_distance(truth, drawn, generator=Generator().manual_seed(seed))
-    precision, recall = precision_recall(truth, drawn)
+    kernel = kernel_distance(real, generated, generator=Generator().manual_seed(seed))
+    precision, recall = precision_recall(real, generated)
     scores = {
-        f"frechet_{name}": frechet_distance(truth, drawn),
+        f"frechet_{name}": frechet_distance(real, generated),
         f"kernel_{name}": kernel.mean,
         f"kernel_{name}_std": kernel.std,
         f"precision_{name}": precision,
         f"recall_{name}": recall,
     }
-    if train:
-        shown = _extract(extractor, train)
-        scores[f"authentic_{name}"] = authenticity(shown, drawn)
-        scores[f"nearest_ratio_{name}"] = nearest_ratio(shown, truth, drawn)
+    if train is not None:
+        scores[f"authentic_{name}"] = authenticity(train, generated)
+        scores[f"nearest_ratio_{name}"] = nearest_ratio(train, real, generated)
     return scores

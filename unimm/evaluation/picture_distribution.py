@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from unimm.data.world.render import Renderer
-from unimm.evaluation.distribution import compare_pictures
+from unimm.evaluation.distribution import compare_features, features_of
 from unimm.evaluation.picture_config import PictureRunConfig
 from unimm.evaluation.picture_references import CEILING, CEILING_AFTER, NEAREST, Rows, true_scenes
 from unimm.evaluation.picture_requests import PictureRequest
@@ -47,23 +47,24 @@ def compare_run(
         tell: called with a line when there are too few pictures for a split.
 
     Returns:
-        ``generated, seen`` and so on -> the measures of ``compare_pictures`` and the number of
+        ``generated, seen`` and so on -> the measures of ``compare_features`` and the number of
         pictures. Empty where there are too few.
     """
     sets: dict[str, Rows | None] = {GENERATED: rows}
     sets |= {name: references[name] for name in (CEILING, CEILING_AFTER, NEAREST)}
     table: dict[str, dict[str, float]] = {}
     for split in config.splits:
-        real = _real_pictures(config, split, size=size, device=device)
+        renders = _real_pictures(config, split, size=size, device=device)
+        real = features_of(extractor, pixel_batches(renders, device))
         for name, pictures in sets.items():
             chosen = _first_pictures(requests, pictures or [], split)
             if not chosen:
                 continue
             try:
-                measures = compare_pictures(
-                    extractor,
-                    real=list(pixel_batches(real, device)),
-                    generated=list(pixel_batches(chosen, device)),
+                measures = compare_features(
+                    real,
+                    features_of(extractor, pixel_batches(chosen, device)),
+                    name=extractor.name,
                     seed=config.seed,
                 )
             except ValueError as error:  # fewer pictures than features are wide

@@ -13,12 +13,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from unimm.document import (
     Document,
     Dropped,
+    Ids,
     ImageTokens,
     Layout,
     Segment,
@@ -292,22 +294,24 @@ class Engine:
 
     def _context(self, codes: Tensor) -> Segment:
         """A clean picture as later positions read it."""
-        return self.objective_config.context(codes, self.special)
+        return self.objective_config.context(codes.numpy(), self.special)
+
+    def _stack(self, arrays: Sequence[Ids]) -> Tensor:
+        return torch.tensor(np.stack(arrays), device=self.device)
 
     def _append_context(self, codes: Tensor, origins: list[int], first: int, until: int) -> None:
         """Append clean pictures ``(B, h, w)`` as later positions read them."""
         segments = [self._context(picture) for picture in codes]
-        positions = torch.stack(
-            [s.position_ids + origin for s, origin in zip(segments, origins, strict=True)]
-        ).to(self.device)  # (B, n, 3)
+        placed = [s.position_ids + origin for s, origin in zip(segments, origins, strict=True)]
+        positions = self._stack(placed)  # (B, n, 3)
         x = self.model.embed_inputs(
-            torch.stack([s.input_ids for s in segments]).to(self.device),
-            torch.stack([s.code_ids for s in segments]).to(self.device),
+            self._stack([s.input_ids for s in segments]),
+            self._stack([s.code_ids for s in segments]),
         )  # (B, n, D)
         blocks = segments[0].block_ids
         length, rows = blocks.shape[0], self._rows(until, first)
         is_causal = int(blocks[-1]) == length - 1  # every block is one position
-        starts = [0, *(int(i) + 1 for i in blocks.diff().nonzero()[:, 0])]
+        starts = [0, *(int(i) + 1 for i in np.flatnonzero(np.diff(blocks)))]
         bounds = [0, length] if is_causal else [*starts, length]
         for start, end in itertools.pairwise(bounds):
             self._run(
@@ -329,5 +333,5 @@ def picture_lengths(model: UniMM, objective: str | None = None) -> tuple[int, in
     zeros = model.objective(config.name).zeros(torch.device("cpu"))[0]
     side = model.spec.grid_size
     codes = torch.zeros(side, side, dtype=torch.int64) if zeros.codes is None else zeros.codes
-    kept = 2 + config.context(codes, model.special).input_ids.shape[0]
+    kept = 2 + config.context(codes.numpy(), model.special).input_ids.shape[0]
     return kept, max(kept, 1 + config.layout(zeros, model.special).input_ids.shape[0])

@@ -8,10 +8,11 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unimm.document import IGNORE, ImageTokens, Segment, SpecialIds, image_positions
+from unimm.document import IGNORE, Ids, ImageTokens, Segment, SpecialIds, image_positions
 from unimm.nn.sampling import SamplingConfig
 from unimm.tokenizer.image import ImageTokenizer
 from unimm.tokenizer.schedules import SINGLE
@@ -67,15 +68,15 @@ class ObjectiveConfig:
         """Lay the target out; ``<boi>`` is its first position only if it is its own context."""
         raise NotImplementedError
 
-    def context(self, codes: Tensor, special: SpecialIds) -> Segment:
-        """Lay a clean picture out as later positions read it: one block of all its codes."""
-        flat = codes.flatten().long()
+    def context(self, codes: Ids, special: SpecialIds) -> Segment:
+        """Lay a clean picture ``(h, w)`` out as later positions read it: one block of its codes."""
+        count = codes.size
         return Segment(
-            input_ids=torch.full_like(flat, special.pad),
-            code_ids=flat,
-            labels=torch.full_like(flat, IGNORE),
+            input_ids=np.full(count, special.pad),
+            code_ids=codes.ravel(),
+            labels=np.full(count, IGNORE),
             position_ids=image_positions(*codes.shape),
-            block_ids=torch.zeros_like(flat),
+            block_ids=np.zeros(count, dtype=np.int64),
             head=self.name,
         )
 

@@ -154,7 +154,7 @@ class Diffusion(Objective[NoisyDraw]):
     ) -> Steps:
         """Run the trunk once over the queries, then the denoiser along the path."""
         side, p, batch = self.spec.grid_size, self.config.denoiser.patch_size, len(generators)
-        positions = patch_positions(side, side, p).to(last.device)
+        positions = torch.tensor(patch_positions(side, side, p), device=last.device)
         hidden = yield Block(
             x=self._all_queries().expand(batch, -1, -1),
             positions=positions.expand(batch, -1, -1),

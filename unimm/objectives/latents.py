@@ -1,12 +1,22 @@
 """The latent space of the frozen tokenizer, as denoising objectives see it: standardised."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from unimm.diffusion.times import TimeConfig, sample_times
-from unimm.document import NO_CODE, ImageTokens, Segment, SpecialIds, image_positions
+from unimm.document import (
+    NO_CODE,
+    Ids,
+    ImageTokens,
+    Segment,
+    SpecialIds,
+    image_positions,
+    read_only,
+)
 from unimm.nn.sampling import SamplingConfig
 from unimm.objectives.base import ImageSpec
 from unimm.tokenizer.image import ImageTokenizer
@@ -91,10 +101,10 @@ def query_layout(
     assert tokens.codes is not None
     height, width = tokens.codes.shape
     positions = patch_positions(height, width, patch_size)
-    blank = positions.new_zeros(len(positions))
+    blank = np.zeros(len(positions), dtype=np.int64)
     return Segment(
-        input_ids=blank + special.pad,
-        code_ids=blank + NO_CODE,
+        input_ids=np.full_like(blank, special.pad),
+        code_ids=np.full_like(blank, NO_CODE),
         labels=blank,
         position_ids=positions,
         block_ids=blank,
@@ -104,7 +114,8 @@ def query_layout(
     )
 
 
-def patch_positions(height: int, width: int, patch_size: int) -> Tensor:
+@lru_cache(maxsize=64)
+def patch_positions(height: int, width: int, patch_size: int) -> Ids:
     """Positions ``(n, 3)`` of patches on the finest grid, each at its middle code."""
     if height % patch_size or width % patch_size:
         raise ValueError(
@@ -112,8 +123,7 @@ def patch_positions(height: int, width: int, patch_size: int) -> Tensor:
             "a patch_size that divides it"
         )
     coarse = image_positions(height // patch_size, width // patch_size)
-    middle = coarse.new_tensor([0, patch_size // 2, patch_size // 2])
-    return coarse * patch_size + middle
+    return read_only(coarse * patch_size + [0, patch_size // 2, patch_size // 2])
 
 
 def zero_picture(spec: ImageSpec, device: torch.device) -> ImageTokens:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -55,16 +56,16 @@ class MaskedConfig(ObjectiveConfig):
     def layout(self, tokens: ImageTokens, special: SpecialIds) -> Segment:
         """All codes in one block, each predicted in place; which are hidden is drawn later."""
         assert tokens.codes is not None
-        codes = tokens.codes.flatten().long()  # (n,)
+        codes = tokens.codes.numpy().ravel()  # (n,)
         return Segment(
-            input_ids=torch.full_like(codes, special.pad),
-            code_ids=torch.full_like(codes, NO_CODE),
+            input_ids=np.full_like(codes, special.pad),
+            code_ids=np.full_like(codes, NO_CODE),
             labels=codes,
             position_ids=image_positions(*tokens.codes.shape),
-            block_ids=torch.zeros_like(codes),
+            block_ids=np.zeros_like(codes),
             head=self.name,
             is_context=False,
-            image=ImageTokens(codes=codes.view(tokens.codes.shape)),
+            image=ImageTokens(codes=tokens.codes),
         )
 
 
@@ -137,7 +138,9 @@ class Masked(Objective[MaskedDraw]):
         """Guess all hidden codes, keep the surest, hide the others again; nothing is cached."""
         side, batch = self.spec.grid_size, len(generators)
         n = side * side
-        positions = image_positions(side, side).to(last.device).expand(batch, -1, -1)
+        positions = torch.tensor(image_positions(side, side), device=last.device).expand(
+            batch, -1, -1
+        )
         schedule = hidden_counts(n, sampling.num_steps or self.config.num_steps)
         noise = torch.stack(
             [torch.rand(2, len(schedule), n, generator=generator) for generator in generators], 2

@@ -12,11 +12,20 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unimm.document import NO_CODE, ImageTokens, Segment, SpecialIds
+from unimm.document import (
+    NO_CODE,
+    Ids,
+    ImageTokens,
+    Segment,
+    SpecialIds,
+    image_positions,
+    read_only,
+)
 from unimm.nn.sampling import SamplingConfig, guide, sample_from_logits
 from unimm.objectives.base import Block, Draw, ImageSpec, Objective, ObjectiveConfig, Steps
 from unimm.tokenizer.image import ImageTokenizer
@@ -54,12 +63,12 @@ class NextScaleConfig(ObjectiveConfig):
 
     def layout(self, tokens: ImageTokens, special: SpecialIds) -> Segment:
         """The codes of all scales, one block a scale; each position predicts its own code."""
-        codes = torch.cat([grid.flatten() for grid in tokens.scale_codes]).long()  # (T,)
+        codes = np.concatenate([grid.numpy().ravel() for grid in tokens.scale_codes])  # (T,)
         positions, blocks = _pyramid_positions(self.scales)
         assert len(codes) == len(blocks), (len(codes), self.scales)
         return Segment(
-            input_ids=torch.full_like(codes, special.pad),
-            code_ids=torch.full_like(codes, NO_CODE),
+            input_ids=np.full_like(codes, special.pad),
+            code_ids=np.full_like(codes, NO_CODE),
             labels=codes,
             position_ids=positions,
             block_ids=blocks,
@@ -144,7 +153,8 @@ class NextScale(Objective[Draw]):
     ) -> Steps:
         """Draw scale after scale; guidance grows from none at the first to full at the last."""
         tokenizer, batch, side = self.image_tokenizer, len(generators), self.scales[-1]
-        positions = _pyramid_positions(self.scales)[0].to(last.device).expand(batch, -1, -1)
+        places = _pyramid_positions(self.scales)[0]
+        positions = torch.tensor(places, device=last.device).expand(batch, -1, -1)
         noise = torch.stack(
             [torch.rand(sum(self.counts), generator=generator) for generator in generators]
         ).to(last.device)  # (B, T): all of a picture's randomness, drawn before its first step
@@ -190,13 +200,12 @@ class NextScale(Objective[Draw]):
 
 
 @lru_cache(maxsize=8)
-def _pyramid_positions(scales: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def _pyramid_positions(scales: tuple[int, ...]) -> tuple[Ids, Ids]:
     """Positions ``(T, 3)`` on the finest grid, floor((i + .5) m / n), and blocks ``(T,)``."""
     finest = scales[-1]
-    positions: list[Tensor] = []
-    for n in scales:
-        along = (2 * torch.arange(n) + 1) * finest // (2 * n)
-        rows, columns = along.repeat_interleave(n), along.repeat(n)
-        positions.append(torch.stack([torch.zeros_like(rows), rows, columns], dim=1))
-    counts = torch.tensor([n * n for n in scales])
-    return torch.cat(positions), torch.arange(len(scales)).repeat_interleave(counts)
+    positions = [
+        (2 * image_positions(n, n) + [0, 1, 1]) * finest // (2 * n)  # the time stays 0
+        for n in scales
+    ]
+    blocks = np.repeat(np.arange(len(scales)), [n * n for n in scales])
+    return read_only(np.concatenate(positions)), read_only(blocks)

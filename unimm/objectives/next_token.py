@@ -4,9 +4,11 @@
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,10 +16,12 @@ from torch.nn import functional
 from unimm.document import (
     IGNORE,
     NO_CODE,
+    Ids,
     ImageTokens,
     Segment,
     SpecialIds,
     image_positions,
+    read_only,
 )
 from unimm.nn.sampling import SamplingConfig, guide, sample_from_logits
 from unimm.objectives.base import Block, Draw, ImageSpec, Objective, ObjectiveConfig, Steps
@@ -37,32 +41,32 @@ class NextTokenConfig(ObjectiveConfig):
     def layout(self, tokens: ImageTokens, special: SpecialIds) -> Segment:
         """``<boi>`` and the codes in raster order, one block each; position i predicts code i."""
         assert tokens.codes is not None
-        codes = tokens.codes.flatten().long()  # (h w,)
-        count = codes.shape[0]
-        positions = image_positions(*tokens.codes.shape) + 1  # <boi> is at 0
+        codes = tokens.codes.numpy().ravel()  # (h w,)
+        count = len(codes)
+        inputs_and_labels = np.concatenate([[NO_CODE], codes, [IGNORE]])  # one step apart
+        input_ids = np.full(count + 1, special.pad)
+        input_ids[0] = special.boi
         return Segment(
-            input_ids=torch.cat(
-                [codes.new_tensor([special.boi]), codes.new_full((count,), special.pad)]
-            ),
-            code_ids=torch.cat([codes.new_tensor([NO_CODE]), codes]),
-            labels=torch.cat([codes, codes.new_tensor([IGNORE])]),
-            position_ids=torch.cat([positions.new_zeros(1, 3), positions]),
-            block_ids=torch.arange(count + 1),
+            input_ids=input_ids,
+            code_ids=inputs_and_labels[:-1],
+            labels=inputs_and_labels[1:],
+            position_ids=_positions_from_boi(*tokens.codes.shape),
+            block_ids=np.arange(count + 1),
             head=self.name,
-            image=ImageTokens(codes=codes.view(tokens.codes.shape)),
+            image=ImageTokens(codes=tokens.codes),
         )
 
-    def context(self, codes: Tensor, special: SpecialIds) -> Segment:
+    def context(self, codes: Ids, special: SpecialIds) -> Segment:
         """The codes in raster order, one block each: what the drawn picture leaves behind."""
-        flat = codes.flatten().long()
-        return Segment(
-            input_ids=torch.full_like(flat, special.pad),
-            code_ids=flat,
-            labels=torch.full_like(flat, IGNORE),
-            position_ids=image_positions(*codes.shape),
-            block_ids=torch.arange(flat.shape[0]),
-            head=self.name,
-        )
+        return replace(super().context(codes, special), block_ids=np.arange(codes.size))
+
+
+@lru_cache(maxsize=64)
+def _positions_from_boi(height: int, width: int) -> Ids:
+    """Positions ``(1 + height * width, 3)`` of ``<boi>`` and the picture behind it."""
+    return read_only(
+        np.concatenate([np.zeros((1, 3), np.int64), 1 + image_positions(height, width)])
+    )
 
 
 class NextToken(Objective[Draw]):
@@ -100,7 +104,7 @@ class NextToken(Objective[Draw]):
     ) -> Steps:
         """Draw code after code; every code stays in the cache."""
         side, batch = self.spec.grid_size, len(generators)
-        positions = image_positions(side, side).to(last.device)
+        positions = torch.tensor(image_positions(side, side), device=last.device)
         noise = torch.stack(
             [torch.rand(side * side, generator=generator) for generator in generators]
         ).to(last.device)  # (B, h w): all of a picture's randomness, drawn before its first step

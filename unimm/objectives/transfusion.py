@@ -135,7 +135,8 @@ class Transfusion(Objective[NoisyDraw]):
     ) -> Steps:
         """Run the trunk at every step of the path; none of its positions stays in the cache."""
         side, batch = self.spec.grid_size, len(generators)
-        positions = patch_positions(side, side, self.config.patch_size).to(last.device)
+        places = patch_positions(side, side, self.config.patch_size)
+        positions = torch.tensor(places, device=last.device)
         guidance = Guidance(scale=sampling.guidance_scale, interval=self.config.guidance_interval)
         noise = draw_noise((self.spec.latent_dim, side, side), generators).to(last.device)
         path = denoise(

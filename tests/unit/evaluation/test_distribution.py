@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from unimm.data.world.render import Renderer
 from unimm.data.world.scene import Scene
-from unimm.evaluation.distribution import compare_pictures
+from unimm.evaluation.distribution import compare_features, features_of
 from unimm.judges.corruptions import add_noise, blur
 from unimm.judges.extractors import Extractor, detector_extractor
 from unimm.judges.folder import load_detector
@@ -41,9 +41,13 @@ def extractor() -> Extractor:
 
 def compared(generated: Tensor) -> dict[str, float]:
     real, _, train = renders()
-    return compare_pictures(
-        extractor(), real=real.split(64), generated=generated.split(64), train=[train], seed=0
+    return compare_features(
+        features(real), features(generated), train=features(train), name="detector", seed=0
     )
+
+
+def features(pixels: Tensor) -> Tensor:
+    return features_of(extractor(), pixels.split(64))
 
 
 def blurred(pixels: Tensor, level: float) -> Tensor:
@@ -103,4 +107,4 @@ def test_a_memoriser_of_the_training_set_is_exposed() -> None:
 def test_too_few_pictures_for_the_features_are_refused() -> None:
     real, fresh, _ = renders()
     with pytest.raises(ValueError, match="64 pictures are too few"):
-        compare_pictures(extractor(), real=[real], generated=[fresh[:64]], seed=0)
+        compare_features(features(real), features(fresh[:64]), name="detector", seed=0)

@@ -1,6 +1,7 @@
 from dataclasses import replace
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from helpers import SPECIAL, packed, random_story
@@ -26,15 +27,15 @@ class Blocked(NextTokenConfig):
     is_own_context: ClassVar[bool] = False
 
     def layout(self, tokens, special):
-        blocks = torch.repeat_interleave(torch.arange(len(self.sizes)), torch.tensor(self.sizes))
+        blocks = np.repeat(np.arange(len(self.sizes)), self.sizes)
         segment = super().layout(tokens, special)
         count = len(blocks)
         return replace(
             segment,
-            input_ids=torch.full((count,), special.pad),
-            code_ids=torch.full((count,), 0),
-            labels=torch.zeros(count, dtype=torch.int64),
-            position_ids=torch.zeros(count, 3, dtype=torch.int64),
+            input_ids=np.full(count, special.pad),
+            code_ids=np.zeros(count, dtype=np.int64),
+            labels=np.zeros(count, dtype=np.int64),
+            position_ids=np.zeros((count, 3), dtype=np.int64),
             block_ids=blocks,
             is_context=False,
         )
@@ -43,7 +44,7 @@ class Blocked(NextTokenConfig):
         segment = super().context(codes, special)
         return replace(
             segment,
-            block_ids=torch.zeros_like(segment.block_ids),
+            block_ids=np.zeros_like(segment.block_ids),
             position_ids=image_positions(4, 4),
         )
 
@@ -53,7 +54,7 @@ def rule_of(sizes: tuple[int, ...]):
     object.__setattr__(config, "sizes", sizes)
     layout = layout_document(random_story(0, num_pages=1), config, SPECIAL)
     batch = pack([[layout]], row_length=len(layout), heads=("next_token",))
-    boi = int((layout.input_ids == SPECIAL.boi).nonzero()[0])
+    boi = int(np.flatnonzero(layout.input_ids == SPECIAL.boi)[0])
     return batch, attention_rule(batch)[0], boi
 
 
