@@ -52,11 +52,14 @@ def main() -> None:
     views = named_views(torch.Generator(device).manual_seed(config.seed), reconstruct)
     renderer = Renderer(device=device)
     tables = {}
-    for style, name in track([(s, v) for s in config.styles for v in views], "Judging renders"):
-        scenes = sample_scenes(
+    scenes = {
+        style: sample_scenes(
             seed=config.seed, start=0, num=config.num_scenes, styles=(style,), shares=(1.0,)
         )
-        tables[style, name] = calibrate(detector, renderer, scenes, view=views[name])
+        for style in config.styles
+    }
+    for style, name in track([(s, v) for s in config.styles for v in views], "Judging renders"):
+        tables[style, name] = calibrate(detector, renderer, scenes[style], view=views[name])
         print(f"{style}, {name}: {json.dumps(tables[style, name].attributes())}")
     size = sum(p.numel() for p in detector.parameters())
     figures = {"parameters": size} | calibration_tables(tables)
