@@ -20,6 +20,7 @@ from unimm.tokenizer.schedules import SINGLE
 
 INDEX = "index.json"
 _FORMAT = 1
+_HEADER = "shard"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +91,8 @@ class ShardEntry:
 
     def to_metadata(self, manifest: ShardManifest) -> dict[str, str]:
         """What a shard's own header says: enough to find a broken run's shards again."""
-        return {"manifest": json.dumps(asdict(manifest)), "entry": json.dumps(asdict(self))}
+        # One key: safetensors writes several in random order, and equal shards would differ.
+        return {_HEADER: json.dumps({"manifest": asdict(manifest), "entry": asdict(self)})}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,9 +140,9 @@ def read_header(path: Path) -> tuple[ShardManifest, ShardEntry] | None:
     """Read what a shard says of itself; None if it is not there, not whole, or says nothing."""
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        entry = json.loads(metadata["entry"]) | {"bytes": path.stat().st_size}
-        return _manifest(json.loads(metadata["manifest"])), ShardEntry(**entry)
+            header = json.loads((file.metadata() or {})[_HEADER])
+        entry = header["entry"] | {"bytes": path.stat().st_size}
+        return _manifest(header["manifest"]), ShardEntry(**entry)
     except (OSError, SafetensorError, KeyError, ValueError, TypeError):
         return None
 
