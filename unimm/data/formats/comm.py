@@ -1,6 +1,5 @@
 """CoMM (Chen et al., 2024): instructions and visual stories in steps of texts and pictures."""
 
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +24,8 @@ class CommFormat(FormatConfig):
         """Read the records of a file into memory."""
         try:
             records = torch.load(path, weights_only=True, map_location="cpu")
-        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-            raise Skipped("unreadable file", str(error).splitlines()[0]) from None
+        except Exception as error:  # the reader of rubbish fails in any way
+            raise Skipped("unreadable file", f"{type(error).__name__} {path}") from None
         if not isinstance(records, Sequence):
             raise Skipped("unreadable file", f"{path} holds no list of records")
         return _Records(records, self.image_folder(path))
