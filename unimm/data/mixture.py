@@ -82,11 +82,13 @@ def epoch_order(
         return rng.permutation(len(sources)), rng
     chosen: list[NDArray[np.int64]] = []
     bounds = np.searchsorted(sources, np.arange(len(weights) + 1))
+    counts = np.diff(bounds)
+    largest = Fraction(max(weight for weight, n in zip(weights, counts, strict=True) if n))
     for source, weight in enumerate(weights):
-        first, count = int(bounds[source]), int(bounds[source + 1] - bounds[source])
+        first, count = int(bounds[source]), int(counts[source])
         if count == 0:
             continue
-        rate = Fraction(weight) / Fraction(max(weights)) * count  # documents an epoch
+        rate = Fraction(weight) / largest * count  # documents an epoch
         start, stop = math.floor(rate * epoch), math.floor(rate * (epoch + 1))
         for tour in range(start // count, -(-stop // count)):
             order = np.random.default_rng([seed % 2**64, source, tour]).permutation(count)

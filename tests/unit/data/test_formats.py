@@ -162,6 +162,7 @@ def test_comm_runs_no_code(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.long  # processes that import torch
 def test_files_are_counted_by_processes_too(tmp_path):
     config = CORRUPTIONS["webdataset"][0](tmp_path, 250, {})
     assert len(FileSource(config, rule=RULE, num_processes=2)) == 250
