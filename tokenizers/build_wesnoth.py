@@ -33,20 +33,24 @@ def main() -> None:
             record = to_record(scenario, names)
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
             for row in (scenario.campaign, "all"):
-                counts[row] += count(scenario.pages, record) - Counter()
+                counts[row].update(count(scenario.pages, record))
                 counts[row]["texts left out"] += scenario.left_out.total()
     for path, name in names.items():
-        shutil.copyfile(path, output / "images" / name)
+        shutil.copyfile(path, output / name)
     if (data / "COPYING.txt").is_file():
         shutil.copyfile(data / "COPYING.txt", output / "COPYING.txt")  # the GPL goes along
     counts["all"]["picture files"] = len(names)
-    figures = {"campaigns": {name: dict(row) for name, row in sorted(counts.items())}}
+    figures = {"campaigns": {name: dict(counts[name]) for name in sorted(counts, key=_all_last)}}
     text = json.dumps(figures, indent=1)
     (output / "counts.json").write_text(text + "\n", encoding="utf-8")
     print(text)
     if options.ledger:
         command = shlex.join(["python", *sys.argv])
         write_ledger("wesnoth", command=command, seed=0, figures=figures, folder=options.ledger)
+
+
+def _all_last(name: str) -> tuple[bool, str]:
+    return name == "all", name
 
 
 def count(pages: list, record: dict) -> Counter[str]:

@@ -86,14 +86,14 @@ def to_record(scenario: Scenario, names: dict[Path, str]) -> dict[str, Any]:
 
     Args:
         scenario: the story.
-        names: of the picture files in the folder of pictures; new ones are added.
+        names: picture file -> its name beside the document; new ones are added.
     """
     parts: list[dict[str, Any]] = [{"text": f"{scenario.name}."}] if scenario.name else []
     shown: Path | None = None
     for page in scenario.pages:
         parts.append({"text": page.text})
         if page.picture is not None and page.picture != shown:
-            name = f"{len(names):04d}{page.picture.suffix}"
+            name = f"images/{len(names):04d}{page.picture.suffix}"
             parts.append({"image": names.setdefault(page.picture, name)})
         shown = page.picture
     truth = {"campaign": scenario.campaign, "scenario": scenario.name}
