@@ -64,7 +64,8 @@ def encode(
     (part, num_parts), started = config.parts(), time.monotonic()
     num_shards = -(-len(source) // config.documents_per_shard)
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    is_quiet = os.environ.get("RANK", "0") != "0"  # torchrun's others share a terminal
+    with Progress(*columns, console=Console(stderr=True), disable=is_quiet) as bar:
         task = bar.add_task(str(folder), total=len(range(part, num_shards, num_parts)))
         left = encode_documents(
             source,

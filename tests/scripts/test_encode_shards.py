@@ -1,6 +1,9 @@
 """A mixture of broken corpora in every format, from files through shards to a resumed training."""
 
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -8,11 +11,12 @@ import pytest
 import yaml
 from corpora import tiny_data, tiny_run, tiny_tokenizers
 from formats import CORRUPTIONS, RULE, SIZE, broken_at
-from run_script import run_script
+from run_script import ROOT, run_script
 
 from unimm.config import config_to_dict
 from unimm.data.formats import FORMATS, FormatConfig
 from unimm.data.loader import TrainBatches
+from unimm.data.mixture import write_mixture
 from unimm.data.shards import ShardFolder
 from unimm.training.config import LoggingConfig
 from unimm.training.loop import train
@@ -118,6 +122,9 @@ def run_through(folder: Path, monkeypatch, *, num: int, num_broken: int) -> None
     assert min(after) == done, "it goes on after the last checkpoint"
     visits = [x for step, found in before.items() if step < done for x in found]
     visits += [x for step, found in after.items() if step < num_steps for x in found]
+    write_mixture(shards, {"jsonl": 1.0})
+    with pytest.raises(ValueError, match="began with other shards or mixture weights"):
+        train(config, draw=nothing, save=nothing)
     epoch = [visit for visit in visits if visit < mixture.num_documents]
     assert sorted(epoch) == list(range(mixture.num_documents)), "each document once"
 
@@ -153,3 +160,23 @@ def test_a_source_of_nothing_but_urls_says_what_to_do(tmp_path, monkeypatch):
             *("--image_tokenizer", tmp_path / "image_tokenizer", "--image_size", SIZE),
             *("--output", tmp_path / "shards", "--device", "cpu"),
         )
+
+
+@pytest.mark.long  # two Pythons
+def test_torchrun_shares_the_shards_out(tmp_path):
+    tiny_tokenizers(tmp_path)
+    expected = write_corpora(tmp_path, num=300, num_broken=9)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, SCRIPT, str(tmp_path / "mixture.yaml")],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    folder = ShardFolder(tmp_path / "shards")
+    num_bad = sum(sum(causes.values()) for causes in expected.values())
+    assert folder.totals.read == 300 and folder.num_documents == 300 - num_bad

@@ -33,6 +33,7 @@ class Corpus:
         truths: what is known of each document.
         sources: number of each document's source in the mixture, ``(num_documents,)``, rising.
         weights: of the sources.
+        fingerprint: of the folder.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Corpus:
         self._shards = np.array(shards, dtype=np.int64)
         self._is_open = np.array(is_open, dtype=bool)
         self.sources = np.array(folder.sources, dtype=np.int64)[self._shards]
-        self.weights = folder.weights
+        self.weights, self.fingerprint = folder.weights, folder.fingerprint
 
     def document(
         self, number: int, *, visit: int | None = None, schedule: str | None = None

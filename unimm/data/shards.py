@@ -7,8 +7,10 @@ the folder holds and which image tokenizer made it. Training reads the files as 
 Shapes: N pictures of a shard, h w the code grid, n side of a scale's grid, C latent channels.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +160,7 @@ class ShardFolder:
         weights: of the sources of the mixture; a single one for a plain folder.
         sources: number of its source for every shard.
         totals: counts of everything.
+        fingerprint: another one means other documents or weights: another stream of training.
 
     Raises:
         ValueError: no folder, a missing or truncated shard, another tokenizer, or codes that do not
@@ -183,6 +186,8 @@ class ShardFolder:
                 self.sources.append(number)
             entries += found
         self.totals = Totals.of(entries)
+        content = json.dumps([self.weights, self.sources, [asdict(entry) for entry in entries]])
+        self.fingerprint = hashlib.sha256(content.encode()).hexdigest()[:16]
         self.num_documents, self.num_images = self.totals.documents, self.totals.pictures
         if self.num_documents == 0:
             raise ValueError(f"{self.folder} holds no documents; encode some first")

@@ -26,7 +26,7 @@ def test_weights_say_how_often_a_document_is_seen():
     num_epochs = 8
     seen = Counter(number for epoch in range(num_epochs) for number in order(epoch))
     for source, times in enumerate((4, 2, 8)):  # of 8 epochs, as 1 : 0.5 : 2
-        own = (source == SOURCES).nonzero()[0]
+        own = [number for number, other in enumerate(SOURCES) if other == source]
         assert {seen[number] for number in own} == {times}
 
 
