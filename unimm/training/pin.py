@@ -20,8 +20,10 @@ def pin_data(run_dir: Path, fingerprint: str) -> None:
     """
     path = run_dir / _FILE
     if not path.is_file():
-        if is_main():
-            path.write_text(json.dumps({"train": fingerprint}) + "\n", encoding="utf-8")
+        if is_main():  # at once, as another rank may be looking
+            temporary = path.with_suffix(".partial")
+            temporary.write_text(json.dumps({"train": fingerprint}) + "\n", encoding="utf-8")
+            temporary.replace(path)
         return
     known = json.loads(path.read_text(encoding="utf-8"))["train"]
     if known != fingerprint:
