@@ -88,6 +88,7 @@ def write_shards(
             for schedule in manifest.schedules
         }
         writer.write(number, documents=b"".join(lines), num_documents=len(lines), images=images)
+    writer.finish(-(-num_documents // 5))
     return folder
 
 

@@ -3,9 +3,9 @@
 Documents are flat arrays rather than objects, so that forked loader workers share the pages.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,9 @@ class Corpus:
         num_documents: documents are numbered 0 to this.
         grid_size: ``(h, w)`` of every picture.
         truths: what is known of each document.
+        sources: number of each document's source in the mixture, ``(num_documents,)``, rising.
+        weights: of the sources.
+        fingerprint: of the folder.
     """
 
     def __init__(
@@ -42,7 +45,7 @@ class Corpus:
         texts: list[str] = []
         parts: list[tuple[int, int]] = []  # (_TEXT, number of the text) or (how, row of the codes)
         bounds, shards, is_open = [0], [], []
-        for shard, document in islice(folder.documents(), limit):
+        for shard, document in folder.documents(limit):
             for part in document["parts"]:
                 if "text" in part:
                     parts.append((_TEXT, len(texts)))
@@ -63,6 +66,8 @@ class Corpus:
         self._bounds = np.array(bounds, dtype=np.int64)
         self._shards = np.array(shards, dtype=np.int64)
         self._is_open = np.array(is_open, dtype=bool)
+        self.sources = np.array(folder.sources, dtype=np.int64)[self._shards]
+        self.weights, self.fingerprint = folder.weights, folder.fingerprint
 
     def document(
         self, number: int, *, visit: int | None = None, schedule: str | None = None
@@ -113,17 +118,78 @@ class Corpus:
         Exact when nothing is hidden; a hidden picture can only make a document shorter.
         """
         how = self._parts[:, 0]
-        per_part = np.select(
-            [how == _TEXT, how == _DRAWN],
-            [self._text_counts(), sizes.drawn + 1],
-            default=sizes.given + 1,  # and <eoi>
-        )
-        sums = np.concatenate([[0], per_part.cumsum()])
+        sums = np.concatenate([[0], self._part_lengths(sizes).cumsum()])
         lengths = 1 + sums[self._bounds[1:]] - sums[self._bounds[:-1]]  # <bos>
         last = how[self._bounds[1:] - 1]
         ends_open = self._is_open & (last != _TEXT)
         saved = np.where(last == _DRAWN, sizes.drawn - sizes.last + 1, 1)  # no <eoi>, no copy
         return lengths - np.where(ends_open, saved, 0)
+
+    def cut(self, row_length: int, sizes: Sequence["PictureSizes"]) -> "Cut":
+        """Cut documents that are longer than a row into documents of whole pages.
+
+        A page is one or more texts and the pictures after them, so documents are cut before a text
+        that follows a picture. As many pages as fit stay together. All pieces but the last are
+        open: their story goes on, so no ``<eos>`` is learned at the cut. A page that is longer
+        than a row by itself is left out, and what stands before and after it is kept apart.
+
+        Args:
+            row_length: positions of a row.
+            sizes: of each objective that may draw the documents.
+
+        Returns:
+            What was done; documents are numbered anew.
+        """
+        longest = np.stack([self.lengths(size) for size in sizes]).max(axis=0)
+        too_long = np.flatnonzero(longest > row_length)
+        if not len(too_long):
+            return Cut()
+        per_part = np.stack([self._part_lengths(size) for size in sizes]).max(axis=0)
+        cuts: list[int] = []
+        left_out: set[int] = set()  # first parts of the pages
+        for number in too_long.tolist():
+            start, stop = self._bounds[number : number + 2].tolist()
+            used = row_length  # the first page starts a piece
+            for page, end in self._pages(start, stop):
+                length = int(per_part[page:end].sum())
+                if 1 + length > row_length:
+                    left_out.add(page)
+                    length = row_length
+                if used + length > row_length:
+                    cuts.append(page)
+                    used = 1  # <bos>
+                used += length
+        self._cut_at(np.union1d(self._bounds, np.array(cuts, dtype=np.int64)), left_out)
+        return Cut(documents=len(too_long), pieces=len(cuts) - len(left_out), pages=len(left_out))
+
+    def _pages(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """First and last bound of the pages of a document's parts."""
+        is_text = self._parts[start:stop, 0] == _TEXT
+        begins = np.flatnonzero(is_text[1:] & ~is_text[:-1]) + 1 + start
+        edges = [start, *begins.tolist(), stop]
+        return list(itertools.pairwise(edges))
+
+    def _cut_at(self, bounds: NDArray[np.int64], left_out: set[int]) -> None:
+        """Put new bounds between documents, and leave out pieces by their first part."""
+        owner = np.searchsorted(self._bounds, bounds[:-1], side="right") - 1
+        is_last = np.append(owner[1:] != owner[:-1], True)
+        kept = ~np.isin(bounds[:-1], np.array(sorted(left_out), dtype=np.int64))
+        counts = np.diff(bounds)
+        self._parts = self._parts[np.repeat(kept, counts)]
+        self._bounds = np.concatenate([[0], counts[kept].cumsum()])
+        self._is_open = (self._is_open[owner] | ~is_last)[kept]
+        self._shards, self.sources = self._shards[owner][kept], self.sources[owner][kept]
+        self.truths = [self.truths[number] for number in owner[kept].tolist()]
+        self.num_documents = len(self.truths)
+
+    def _part_lengths(self, sizes: "PictureSizes") -> NDArray[np.int64]:
+        """Positions of every part, ``<eoi>`` included, ``(parts,)``."""
+        how = self._parts[:, 0]
+        return np.select(
+            [how == _TEXT, how == _DRAWN],
+            [self._text_counts(), sizes.drawn + 1],
+            default=sizes.given + 1,
+        )
 
     def _text_counts(self) -> NDArray[np.int64]:
         counts = np.diff(self._text_bounds)
@@ -131,6 +197,21 @@ class Corpus:
         filled = np.zeros(len(self._parts), dtype=np.int64)
         filled[is_text] = counts[self._parts[is_text, 1]]
         return filled
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """What happened to documents that were longer than a row.
+
+    Attributes:
+        documents: that were too long.
+        pieces: that they became.
+        pages: that were left out, each longer than a row by itself.
+    """
+
+    documents: int = 0
+    pieces: int = 0
+    pages: int = 0
 
 
 def _widen(stored: torch.Tensor) -> torch.Tensor:

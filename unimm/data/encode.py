@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unimm.data.raw import CAUSES
 from unimm.data.shards import ShardWriter
 from unimm.data.sources import RawShard, Source
 from unimm.document import ImageTokens
@@ -23,6 +24,8 @@ from unimm.tokenizer.image import ImageTokenizer
 from unimm.tokenizer.schedules import SINGLE
 
 logger = logging.getLogger(__name__)
+
+_HOPELESS = 1000  # documents in a row, none of which can be used
 
 Encoder = Callable[[Tensor], dict[str, ImageTokens]]
 """Schedule -> codes, with latents if wanted, of pictures ``(n, 3, S, S)`` in [-1, 1]."""
@@ -36,8 +39,9 @@ def encode_documents(
     device: torch.device | str = "cpu",
     num_processes: int = 0,
     batch_size: int = 256,
+    part: tuple[int, int] = (0, 1),
     on_shard: Callable[[int, RawShard | None], None] | None = None,
-) -> dict[str, int]:
+) -> int:
     """Encode what the folder does not hold yet.
 
     Args:
@@ -47,22 +51,30 @@ def encode_documents(
         device: where pictures are shown and encoded.
         num_processes: worker processes that read the source; 0 reads in this one.
         batch_size: pictures encoded at once.
+        part: ``(k, n)`` encodes every n-th shard from the k-th on; n processes, one a device, so
+            share a folder.
         on_shard: told of every shard that is done, with what it holds, or None if it was there.
 
+    What cannot be used is skipped, logged by cause with one place each, and counted in the index.
+
     Returns:
-        Cause -> number of documents that were skipped; also logged.
+        Number of shards that other parts have still to write.
+
+    Raises:
+        ValueError: a thousand documents in a row cannot be used, or none at all.
     """
     device = torch.device(device)
-    size = writer.manifest.documents_per_shard
-    num_shards = -(-len(source) // size)
+    size, total = writer.manifest.documents_per_shard, len(source)
+    num_shards = -(-total // size)
     missing: list[int] = []
-    for number in range(num_shards):
-        if not writer.has(number):
+    for number in range(part[0], num_shards, part[1]):
+        if not writer.has(number, num_read=min(size, total - number * size)):
             missing.append(number)
         elif on_shard:
             on_shard(number, None)
-    skipped: Counter[str] = Counter()
+    tally = _Tally()
     for number, shard in _read_ahead(source, missing, size, num_processes):
+        tally.add(shard)
         images = _encode(source, shard, encode, device, batch_size)
         manifest = writer.manifest
         writer.write(
@@ -70,13 +82,62 @@ def encode_documents(
             documents=shard.documents,
             num_documents=shard.num_documents,
             images=images or {name: manifest.blank(name, 0) for name in manifest.schedules},
+            skipped=shard.skipped,
+            dropped=shard.dropped,
         )
-        skipped.update(shard.skipped)
         if on_shard:
             on_shard(number, shard)
-    for cause, number in sorted(skipped.items()):
+    tally.check_any()
+    left = writer.finish(num_shards)
+    for cause, number in sorted(tally.skipped.items()):
         logger.warning("skipped %d documents: %s", number, cause)
-    return dict(skipped)
+    for cause, number in sorted(tally.dropped.items()):
+        logger.warning("left out %d pictures of documents: %s", number, cause)
+    return len(left)
+
+
+class _Tally:
+    """Counts of what could not be used, and when to give up."""
+
+    def __init__(self) -> None:
+        self.skipped: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
+        self._places: dict[str, str] = {}
+        self._num_good = self._num_in_a_row = 0
+
+    def add(self, shard: RawShard) -> None:
+        """Count a shard.
+
+        Raises:
+            ValueError: too many documents in a row cannot be used.
+        """
+        for cause, place in shard.examples.items():
+            if cause not in self._places:
+                self._places[cause] = place
+                logger.warning("%s: %s", place, CAUSES[cause])
+        self.skipped.update(shard.skipped)
+        self.dropped.update(shard.dropped)
+        self._num_good += shard.num_documents
+        num_skipped = sum(shard.skipped.values())
+        self._num_in_a_row = 0 if shard.num_documents else self._num_in_a_row + num_skipped
+        if self._num_in_a_row >= _HOPELESS:
+            raise self._error(f"{self._num_in_a_row} documents in a row cannot be used")
+
+    def check_any(self) -> None:
+        """Refuse to end with nothing.
+
+        Raises:
+            ValueError: documents were read, and none can be used.
+        """
+        if self.skipped and not self._num_good:
+            raise self._error(f"none of the {self.skipped.total()} documents can be used")
+
+    def _error(self, what: str) -> ValueError:
+        causes = "; ".join(
+            f"{count} x {cause} ({CAUSES[cause]}), first {self._places.get(cause, 'unknown')}"
+            for cause, count in self.skipped.most_common()
+        )
+        return ValueError(f"{what}: {causes}")
 
 
 def encoder_of(
@@ -135,15 +196,29 @@ def _read_ahead(
     with ProcessPoolExecutor(
         min(num_processes, max(len(numbers), 1)),
         mp_context=get_context("spawn"),
-        initializer=torch.set_num_threads,
-        initargs=(1,),
+        initializer=_start_worker,
+        initargs=(source,),
     ) as pool:
         waiting: deque[tuple[int, Future[RawShard]]] = deque()
         left = iter(numbers)
         while True:
             while len(waiting) < 2 * num_processes and (number := next(left, None)) is not None:
-                waiting.append((number, pool.submit(source.read, *bounds(number))))
+                waiting.append((number, pool.submit(_read_in_worker, *bounds(number))))
             if not waiting:
                 return
             number, future = waiting.popleft()
             yield number, future.result()
+
+
+_source_of_worker: Source | None = None  # in a worker process, sent once
+
+
+def _start_worker(source: Source) -> None:
+    global _source_of_worker
+    torch.set_num_threads(1)
+    _source_of_worker = source
+
+
+def _read_in_worker(start: int, stop: int) -> RawShard:
+    assert _source_of_worker is not None
+    return _source_of_worker.read(start, stop)

@@ -73,7 +73,7 @@ class ImageFolder(Dataset[Tensor | Unreadable]):
         path = self.paths[index]
         try:
             with Image.open(path) as image:
-                picture = image.convert("RGB")
+                picture = to_rgb(image)
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
             return Unreadable(path, str(error))
         side = self.image_size
@@ -83,11 +83,21 @@ class ImageFolder(Dataset[Tensor | Unreadable]):
                     f"{path} is {picture.width}x{picture.height} pixels, but {side}x{side} is "
                     "trained on: resize the pictures, or set is_cropped to cut and resize them"
                 )
-            picture = _crop(picture, side)
+            picture = cut_square(picture, side)
         return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
 
 
-def _crop(picture: Image.Image, side: int) -> Image.Image:
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """Give a picture three channels; what is transparent becomes white."""
+    if "A" not in picture.getbands() and "transparency" not in picture.info:
+        return picture.convert("RGB")
+    picture = picture.convert("RGBA")
+    white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, picture).convert("RGB")
+
+
+def cut_square(picture: Image.Image, side: int) -> Image.Image:
+    """Cut out the middle square and resize it to a side in pixels."""
     short = min(picture.size)
     left, top = (picture.width - short) // 2, (picture.height - short) // 2
     square = picture.crop((left, top, left + short, top + short))

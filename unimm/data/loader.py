@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from unimm.data.corpus import Corpus, PictureSizes
+from unimm.data.mixture import epoch_order
 from unimm.document import (
     Batch,
     ImageLayout,
@@ -133,13 +134,14 @@ class RowStream:
         return self._packed[epoch]
 
     def _pack_epoch(self, epoch: int) -> list[Row]:
-        key = [self.packing.seed % 2**64, epoch]
-        rng = np.random.Generator(np.random.Philox(key=np.array(key, dtype=np.uint64)))
-        order = rng.permutation(self.corpus.num_documents)
+        order, rng = epoch_order(
+            self.corpus.sources, self.corpus.weights, seed=self.packing.seed, epoch=epoch
+        )
         shares = np.array([self.packing.weights[head] for head in self._heads], dtype=np.float64)
         edges = (shares / shares.sum()).cumsum()[:-1]
-        chosen = np.searchsorted(edges, rng.random(len(order)), side="right")
-        lengths = self._lengths[chosen, np.arange(len(order))]
+        documents = np.arange(self.corpus.num_documents)
+        chosen = np.searchsorted(edges, rng.random(len(documents)), side="right")
+        lengths = self._lengths[chosen, documents]
         packed = first_fit(
             lengths[order], limit=self.packing.row_length, max_items=self.max_documents
         )

@@ -7,10 +7,10 @@ the folder holds and which image tokenizer made it. Training reads the files as 
 Shapes: N pictures of a shard, h w the code grid, n side of a scale's grid, C latent channels.
 """
 
+import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,80 +20,61 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from unimm.data.mixture import read_mixture
+from unimm.data.shard_index import (
+    INDEX,
+    ShardEntry,
+    ShardManifest,
+    Totals,
+    check_same_source,
+    read_header,
+    read_index,
+    replace,
+    shard_name,
+    write_index,
+)
 from unimm.document import ImageTokens
-from unimm.tokenizer.pyramid import parse_schedule
 from unimm.tokenizer.schedules import SINGLE
 
-INDEX = "index.json"
-_FORMAT = 1
 _LATENTS = "latents"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShardManifest:
-    """What all shards of a folder share.
-
-    Attributes:
-        tokenizer_hash: content hash of the image tokenizer that made the codes.
-        codebook_size: codes are below this.
-        grid_size: ``(h, w)`` of every picture.
-        split: name of the split.
-        seed: of the source.
-        documents_per_shard: documents that a shard covers, skipped ones included.
-        schedules: code layouts of every picture.
-        latent_dim: channels of the latents that shards hold in half precision; 0 without latents.
-        command: how the folder was made.
-    """
-
-    tokenizer_hash: str
-    codebook_size: int
-    grid_size: tuple[int, int]
-    split: str
-    seed: int
-    documents_per_shard: int
-    schedules: tuple[str, ...] = (SINGLE,)
-    latent_dim: int = 0
-    command: str = ""
-
-    def blank(self, schedule: str, count: int) -> ImageTokens:
-        """Pictures of code 0: what ``count`` pictures of a schedule look like."""
-        codes = torch.zeros(count, *self.grid_size, dtype=torch.int64)
-        scales = () if schedule == SINGLE else parse_schedule(schedule)
-        return ImageTokens(
-            codes=codes,
-            scale_codes=tuple(codes.new_zeros(count, n, n) for n in scales),
-            latents=torch.zeros(count, self.latent_dim, *self.grid_size)
-            if self.latent_dim
-            else None,
-        )
 
 
 class ShardWriter:
     """Writes shards one by one; what is whole already is kept, so a broken run is just repeated.
+
+    Every shard describes itself, so several processes may write one folder; ``finish`` then lists
+    the shards in the index.
 
     Args:
         folder: made when missing.
         manifest: what the shards share.
 
     Raises:
-        ValueError: the folder holds shards of another tokenizer, split, seed or size.
+        ValueError: the folder holds shards of another tokenizer, source, split, seed or size.
     """
 
     def __init__(self, folder: str | Path, *, manifest: ShardManifest) -> None:
         self.folder = Path(folder)
         self.manifest = manifest
-        self._entries: dict[str, dict[str, Any]] = {}
+        self._entries: dict[str, ShardEntry] = {}
         self.folder.mkdir(parents=True, exist_ok=True)
         if (self.folder / INDEX).is_file():
-            index = _read_index(self.folder)
-            _check_same_source(self.folder, index["manifest"], manifest)
-            self._entries = {entry["file"]: entry for entry in index["shards"]}
+            old, entries = read_index(self.folder)
+            check_same_source(self.folder, old, manifest)
+            self._entries = {entry.file: entry for entry in entries}
 
-    def has(self, number: int) -> bool:
-        """Whether this shard is there, whole."""
-        entry = self._entries.get(_file_name(number))
-        path = self.folder / _file_name(number)
-        return entry is not None and path.is_file() and path.stat().st_size == entry["bytes"]
+    def has(self, number: int, *, num_read: int | None = None) -> bool:
+        """Whether this shard is there, whole.
+
+        Args:
+            number: of the shard.
+            num_read: documents that it must cover, if a source may have grown.
+
+        Raises:
+            ValueError: it is there, but of another source.
+        """
+        entry = self._entry(number)
+        return entry is not None and num_read in (None, entry.num_read)
 
     def write(
         self,
@@ -102,8 +83,10 @@ class ShardWriter:
         documents: bytes,
         num_documents: int,
         images: Mapping[str, ImageTokens],
+        skipped: Mapping[str, int] | None = None,
+        dropped: Mapping[str, int] | None = None,
     ) -> None:
-        """Write one shard and then the index, each atomically.
+        """Write one shard, atomically.
 
         Args:
             number: of the shard, from 0.
@@ -112,9 +95,11 @@ class ShardWriter:
             num_documents: count of lines.
             images: schedule -> all pictures of the shard, stacked; all hold the same ``latents`` if
                 the manifest says so.
+            skipped: cause -> documents of the shard that were left out.
+            dropped: cause -> pictures that were left out of its documents.
         """
         assert tuple(images) == self.manifest.schedules, (images.keys(), self.manifest.schedules)
-        path = self.folder / _file_name(number)
+        path = self.folder / shard_name(number)
         tensors = {"documents": torch.frombuffer(bytearray(documents or b"\n"), dtype=torch.uint8)}
         num_images = 0
         for schedule, stacked in images.items():
@@ -125,31 +110,57 @@ class ShardWriter:
                 latents = stacked.latents
                 assert latents is not None and latents.shape[1] == self.manifest.latent_dim
                 tensors[_LATENTS] = latents.cpu().to(torch.float16).contiguous()
+        entry = ShardEntry(
+            file=path.name,
+            num_documents=num_documents,
+            num_images=num_images,
+            skipped=skipped or {},
+            dropped=dropped or {},
+        )
         temporary = path.with_suffix(".partial")
-        save_file(tensors, temporary, metadata={"num_documents": str(num_documents)})
-        _replace(temporary, path)
-        self._entries[path.name] = {
-            "file": path.name,
-            "num_documents": num_documents,
-            "num_images": num_images,
-            "bytes": path.stat().st_size,
-        }
-        self._write_index()
+        save_file(tensors, temporary, metadata=entry.to_metadata(self.manifest))
+        replace(temporary, path)
 
-    def _write_index(self) -> None:
-        shards = [self._entries[name] for name in sorted(self._entries)]
-        index = {"format": _FORMAT, "manifest": asdict(self.manifest), "shards": shards}
-        temporary = self.folder / f"{INDEX}.partial"
-        temporary.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
-        _replace(temporary, self.folder / INDEX)
+    def finish(self, num_shards: int) -> list[int]:
+        """List the shards in the index, if all are there.
+
+        Args:
+            num_shards: of all processes that write the folder.
+
+        Returns:
+            Numbers of shards that are still missing; the process that ends last sees none.
+        """
+        entries = [self._entry(number) for number in range(num_shards)]
+        missing = [number for number, entry in enumerate(entries) if entry is None]
+        if not missing:
+            write_index(self.folder, self.manifest, [entry for entry in entries if entry])
+        return missing
+
+    def _entry(self, number: int) -> ShardEntry | None:
+        """What a whole shard holds, by its own header; by the index if it is an older one."""
+        path = self.folder / shard_name(number)
+        found = read_header(path)
+        if found:
+            check_same_source(self.folder, found[0], self.manifest)
+            return found[1]
+        known = self._entries.get(path.name)
+        is_whole = known is not None and path.is_file() and path.stat().st_size == known.bytes
+        return known if is_whole else None
 
 
 class ShardFolder:
-    """Reads a folder of shards: documents by number, codes by shard.
+    """Reads a folder of shards, or a mixture of folders: documents in order, codes by shard.
 
     Args:
-        folder: what ``ShardWriter`` wrote.
+        folder: what ``ShardWriter`` wrote, or a folder with a ``mixture.json`` of such.
         tokenizer_hash: of the image tokenizer that the run uses; None does not ask.
+
+    Attributes:
+        manifest: of the folder, or of the first of a mixture.
+        weights: of the sources of the mixture; a single one for a plain folder.
+        sources: number of its source for every shard.
+        totals: counts of everything.
+        fingerprint: another one means other documents or weights: another stream of training.
 
     Raises:
         ValueError: no folder, a missing or truncated shard, another tokenizer, or codes that do not
@@ -158,30 +169,43 @@ class ShardFolder:
 
     def __init__(self, folder: str | Path, *, tokenizer_hash: str | None = None) -> None:
         self.folder = Path(folder)
-        index = _read_index(self.folder)
-        self.manifest: ShardManifest = index["manifest"]
-        if tokenizer_hash is not None and tokenizer_hash != self.manifest.tokenizer_hash:
-            raise ValueError(
-                f"the shards in {self.folder} were encoded by image tokenizer "
-                f"{self.manifest.tokenizer_hash}, but this run uses {tokenizer_hash}: encode the "
-                "documents again (tokenizers/encode_shards.py), or use that tokenizer"
-            )
         self.images: list[dict[str, ImageTokens]] = []
         self._documents: list[bytes] = []
-        for entry in index["shards"]:
-            images, documents = self._open(entry)
-            self.images.append(images)
-            self._documents.append(documents)
-        self.num_documents = sum(entry["num_documents"] for entry in index["shards"])
-        self.num_images = sum(entry["num_images"] for entry in index["shards"])
+        self.sources: list[int] = []
+        members = read_mixture(self.folder)
+        self.weights = tuple(members.values())
+        entries: list[ShardEntry] = []
+        for number, member in enumerate(members):
+            manifest, found = read_index(member)
+            self.manifest: ShardManifest = manifest if number == 0 else self.manifest
+            self._check_manifest(member, manifest, tokenizer_hash)
+            for entry in found:
+                images, documents = self._open(member, entry)
+                self.images.append(images)
+                self._documents.append(documents)
+                self.sources.append(number)
+            entries += found
+        self.totals = Totals.of(entries)
+        content = json.dumps([self.weights, self.sources, [asdict(entry) for entry in entries]])
+        self.fingerprint = hashlib.sha256(content.encode()).hexdigest()[:16]
+        self.num_documents, self.num_images = self.totals.documents, self.totals.pictures
         if self.num_documents == 0:
             raise ValueError(f"{self.folder} holds no documents; encode some first")
 
-    def documents(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Give every document with the number of its shard, in order."""
+    def documents(self, limit: int | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Give documents with the number of their shard, in order.
+
+        Args:
+            limit: give this many at most, as many of each source of a mixture.
+        """
+        left = [-(-limit // len(self.weights)) if limit else -1] * len(self.weights)
         for shard, lines in enumerate(self._documents):
+            source = self.sources[shard]
             for line in lines.splitlines():
+                if left[source] == 0:
+                    break
                 if line:
+                    left[source] -= 1
                     yield shard, json.loads(line)
 
     def copy_agreement(self) -> dict[str, float]:
@@ -200,14 +224,31 @@ class ShardFolder:
             shares[schedule] = float(sum(counts)) / (self.num_images * height * width)
         return shares
 
-    def _open(self, entry: Mapping[str, Any]) -> tuple[dict[str, ImageTokens], bytes]:
-        path = self.folder / entry["file"]
+    def _check_manifest(
+        self, folder: Path, found: ShardManifest, tokenizer_hash: str | None
+    ) -> None:
+        if tokenizer_hash is not None and tokenizer_hash != found.tokenizer_hash:
+            raise ValueError(
+                f"the shards in {folder} were encoded by image tokenizer {found.tokenizer_hash}, "
+                f"but this run uses {tokenizer_hash}: encode the documents again "
+                "(tokenizers/encode_shards.py), or use that tokenizer"
+            )
+        for name in ("tokenizer_hash", "grid_size", "schedules", "latent_dim"):
+            first, own = getattr(self.manifest, name), getattr(found, name)
+            if own != first:
+                raise ValueError(
+                    f"the mixture in {self.folder} holds shards with {name} {first} and, in "
+                    f"{folder}, with {own}: encode all with one image tokenizer and one size"
+                )
+
+    def _open(self, folder: Path, entry: ShardEntry) -> tuple[dict[str, ImageTokens], bytes]:
+        path = folder / entry.file
         remedy = "encode it again by running the command that made the folder once more"
         if not path.is_file():
             raise ValueError(f"shard {path} is missing, though {INDEX} lists it: {remedy}")
         size = path.stat().st_size
-        if size != entry["bytes"]:
-            raise ValueError(f"shard {path} has {size} bytes of {entry['bytes']}: {remedy}")
+        if size != entry.bytes:
+            raise ValueError(f"shard {path} has {size} bytes of {entry.bytes}: {remedy}")
         try:
             with safe_open(path, framework="pt") as file:
                 images = {name: self._read(file, name) for name in self.manifest.schedules}
@@ -271,42 +312,3 @@ def _named(schedule: str, images: ImageTokens) -> dict[str, Tensor]:
     prefix = "" if schedule == SINGLE else f"{schedule}."
     scales = {f"{prefix}{k}": codes for k, codes in enumerate(images.scale_codes)}
     return {f"{prefix}codes": images.codes, **scales}
-
-
-def _file_name(number: int) -> str:
-    return f"shard_{number:05d}.safetensors"
-
-
-def _replace(temporary: Path, path: Path) -> None:
-    """Rename after the content is on disk, so that a crash leaves the old file or the new one."""
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _read_index(folder: Path) -> dict[str, Any]:
-    path = folder / INDEX
-    if not path.is_file():
-        raise ValueError(
-            f"no {INDEX} in {folder}: give a folder that tokenizers/encode_shards.py wrote"
-        )
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-        fields = index["manifest"]
-        lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
-        index["manifest"] = ShardManifest(**(fields | lists))
-        if index["format"] != _FORMAT:
-            raise ValueError(f"format {index['format']}, this code reads {_FORMAT}")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not an index of shards ({error}): encode again") from error
-    return index
-
-
-def _check_same_source(folder: Path, old: ShardManifest, new: ShardManifest) -> None:
-    for field, value in asdict(old).items():
-        wanted = getattr(new, field)
-        if field != "command" and value != wanted:
-            raise ValueError(
-                f"{folder} holds shards with {field} {value}, this run would add {wanted}: "
-                "choose another folder or delete this one"
-            )

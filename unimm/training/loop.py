@@ -16,6 +16,7 @@ from unimm.training.config import TrainConfig
 from unimm.training.engine import Engine, choose_device
 from unimm.training.evaluate import evaluate
 from unimm.training.log import Meter, ModelFlops, RunLog
+from unimm.training.pin import pin_data
 from unimm.training.prepare import Parts, prepare
 from unimm.training.resume import (
     RunState,
@@ -55,6 +56,7 @@ def train(config: TrainConfig, *, draw: Finish, save: Finish) -> Path:
 
     micro_rows, grad_accum_steps = cut_step(config)
     parts = prepare(config, micro_rows=micro_rows, device=device)
+    pin_data(run_dir, parts.stream.corpus.fingerprint)
     model = parts.model.to(device)
     count_flops = ModelFlops(model, parts.image_tokenizer)
     engine = Engine(model, config.engine, config.optimizer, grad_accum_steps=grad_accum_steps)

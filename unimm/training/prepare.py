@@ -15,6 +15,7 @@ from unimm.checkpoint.folder import load_image_tokenizer
 from unimm.checkpoint.start import init_from_model
 from unimm.data.corpus import Corpus, copied_name_mask
 from unimm.data.encode import encode_documents, encoder_of
+from unimm.data.fit import fit_rows
 from unimm.data.loader import Packing, RowStream, evaluation_batches
 from unimm.data.shards import ShardFolder, ShardManifest, ShardWriter
 from unimm.data.sources import WorldSource
@@ -105,7 +106,9 @@ def prepare(config: TrainConfig, *, micro_rows: int, device: torch.device) -> Pa
             )
         if kept.with_latents:
             _warn_of_scale(folder, LatentSpace(image_tokenizer))
-        return Corpus(folder, encode_texts=text_tokenizer.encode_batch, limit=limit)
+        corpus = Corpus(folder, encode_texts=text_tokenizer.encode_batch, limit=limit)
+        fit_rows(corpus, packing)
+        return corpus
 
     stream = RowStream(read("train"), packing)
     evaluation = {

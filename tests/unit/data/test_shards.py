@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from unimm.data.corpus import Corpus
 from unimm.data.shards import INDEX, ShardFolder, ShardManifest, ShardWriter, document_line
@@ -33,6 +34,7 @@ def write(folder, manifest=MANIFEST, numbers=(0, 1), largest_code=23):
             for k in range(2)
         ]
         writer.write(number, documents=b"".join(lines), num_documents=2, images={"single": images})
+    writer.finish(max(numbers) + 1)
     return writer
 
 
@@ -130,6 +132,7 @@ def test_every_schedule_round_trips(tmp_path):
     }
     line = document_line([{"image": 0, "is_drawn": True}], index=0)
     writer.write(0, documents=line, num_documents=1, images=images)
+    assert writer.finish(1) == []
     folder = ShardFolder(tmp_path)
     assert folder.manifest == manifest and folder.num_images == 3
     found = folder.images[0]["1-2-4"]
@@ -148,8 +151,44 @@ def test_a_scales_code_out_of_range(tmp_path):
     images = {"1-2-4": manifest.blank("1-2-4", 1)}
     images["1-2-4"].scale_codes[1][0, 1, 1] = 24
     line = document_line([{"image": 0, "is_drawn": True}], index=0)
-    ShardWriter(tmp_path, manifest=manifest).write(
-        0, documents=line, num_documents=1, images=images
-    )
+    writer = ShardWriter(tmp_path, manifest=manifest)
+    writer.write(0, documents=line, num_documents=1, images=images)
+    writer.finish(1)
     with pytest.raises(ValueError, match=r"code 24.*has 24 codes"):
         ShardFolder(tmp_path)
+
+
+def test_a_broken_run_is_not_mistaken_for_a_finished_one(tmp_path):
+    write(tmp_path)
+    (tmp_path / INDEX).unlink()
+    with pytest.raises(ValueError, match="encoding has not ended; run the command"):
+        ShardFolder(tmp_path)
+    writer = ShardWriter(tmp_path, manifest=MANIFEST)
+    assert writer.has(0) and writer.has(1, num_read=2) and not writer.has(2)
+    assert not writer.has(1, num_read=3), "the source has grown since"
+    assert writer.finish(3) == [2] and not (tmp_path / INDEX).exists()
+    assert writer.finish(2) == [] and ShardFolder(tmp_path).num_documents == 4
+
+
+def test_shards_without_an_index_still_tell_their_source(tmp_path):
+    write(tmp_path)
+    (tmp_path / INDEX).unlink()
+    other = ShardWriter(tmp_path, manifest=replace(MANIFEST, content_hash="other"))
+    with pytest.raises(ValueError, match="content_hash , this run would add other"):
+        other.has(0)
+
+
+def test_folders_of_before_have_no_headers(tmp_path):
+    """Shards that say nothing of themselves are known by the index alone."""
+    write(tmp_path)
+    index = json.loads((tmp_path / INDEX).read_text())
+    for entry in index["shards"]:
+        path = tmp_path / entry["file"]
+        save_file(load_file(path), path, metadata={"num_documents": "2"})
+        for key in ("skipped", "dropped"):
+            del entry[key]
+        entry["bytes"] = path.stat().st_size
+    del index["totals"], index["manifest"]["content_hash"]
+    (tmp_path / INDEX).write_text(json.dumps(index))
+    assert ShardFolder(tmp_path).totals.read == 4
+    assert ShardWriter(tmp_path, manifest=MANIFEST).has(1)
