@@ -1,5 +1,6 @@
 """Turning logits into tokens: temperature, top-k, top-p, guidance; shared by text and pictures."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +15,10 @@ class SamplingConfig:
         temperature: 0 is greedy; 1 is the model's own distribution.
         top_k: keep the k most likely tokens; 0 keeps all.
         top_p: keep the smallest set of tokens with this probability; 1 keeps all.
-        guidance_scale: of classifier-free guidance (Ho and Salimans, 2022); 1 is off. Text is not
-            guided.
+        guidance_scale: of classifier-free guidance away from the document without its text (Ho and
+            Salimans, 2022); 1 is off. Text is not guided.
+        image_guidance_scale: of guidance away from the document without its earlier pictures; 1 is
+            off. Both scales together push along both directions.
         num_steps: evaluations of an objective that draws a picture in steps of its own choice; 0 is
             that objective's default.
     """
@@ -25,6 +28,7 @@ class SamplingConfig:
     top_p: float = 1.0
     guidance_scale: float = 1.0
     num_steps: int = 0
+    image_guidance_scale: float = 1.0
 
     def __post_init__(self) -> None:
         checks = (
@@ -32,27 +36,44 @@ class SamplingConfig:
             (self.top_k >= 0, "top_k", "0 (off) or a positive count"),
             (0 < self.top_p <= 1, "top_p", "in (0, 1]"),
             (0 <= self.guidance_scale < float("inf"), "guidance_scale", "1 (off) or larger"),
+            (
+                0 <= self.image_guidance_scale < float("inf"),
+                "image_guidance_scale",
+                "1 (off) or larger",
+            ),
             (self.num_steps >= 0, "num_steps", "0 (the objective's default) or a positive count"),
         )
         for is_good, name, rule in checks:
             if not is_good:
                 raise ValueError(f"{name} must be {rule}, got {getattr(self, name)}")
 
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """Scale of each guidance branch that is on: without text, without earlier pictures."""
+        return tuple(s for s in (self.guidance_scale, self.image_guidance_scale) if s != 1)
 
-def guide(outputs: Tensor, scale: float) -> Tensor:
-    """Mix guidance branches: unconditional + scale * (conditional - unconditional).
+
+def guide(outputs: Tensor, scales: Sequence[float]) -> Tensor:
+    """Mix guidance branches: each pushes away from what the document is without something.
+
+    One branch is classifier-free guidance, ``without + scale * (conditional - without)``; every
+    further one adds its own push ``(scale - 1) * (conditional - without)`` (Liu et al., 2022,
+    "Compositional visual generation", Eq. 11).
 
     Args:
-        outputs: ``(G B, ...)``, the conditional branch first; ``G`` is 1 when ``scale`` is 1.
-        scale: guidance scale.
+        outputs: ``(G B, ...)``, the conditional branch first.
+        scales: of the other branches; without any, ``G`` is 1.
 
     Returns:
         ``(B, ...)``.
     """
-    if scale == 1:
+    if not scales:
         return outputs
-    conditional, unconditional = outputs.chunk(2)
-    return unconditional + scale * (conditional - unconditional)
+    conditional, *without = outputs.chunk(1 + len(scales))
+    mixed = without[0] + scales[0] * (conditional - without[0])
+    for scale, branch in zip(scales[1:], without[1:], strict=True):
+        mixed = mixed + (scale - 1) * (conditional - branch)
+    return mixed
 
 
 def filter_logits(logits: Tensor, config: SamplingConfig) -> Tensor:

@@ -66,8 +66,8 @@ def test_dropped_tokens_never_come(uniform):
 
 def test_guidance_goes_away_from_the_unconditional():
     outputs = torch.tensor([[1.0, 2.0], [0.0, 3.0]])
-    assert guide(outputs, 2.0).tolist() == [[2.0, 1.0]]
-    assert guide(outputs[:1], 1.0).tolist() == [[1.0, 2.0]]
+    assert guide(outputs, [2.0]).tolist() == [[2.0, 1.0]]
+    assert guide(outputs[:1], []).tolist() == [[1.0, 2.0]]
 
 
 @pytest.mark.parametrize("options", [{"top_k": 7}, {"top_k": 20, "top_p": 0.6}, {"top_p": 0.6}])
