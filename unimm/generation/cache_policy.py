@@ -75,8 +75,8 @@ def find_pages(layout: Layout, special: SpecialIds, policy: CachePolicy) -> tupl
     if policy.boundary < 0:
         is_boundary = torch.zeros_like(is_boundary)
     else:
-        for number in page[is_code].unique():
-            codes = (is_code & (page == number)).nonzero()[:, 0]
+        for number in {int(x) for x in page[is_code]}:
+            (codes,) = torch.where(is_code & (page == number))
             ends = [codes[: policy.boundary], codes[len(codes) - policy.boundary :]]
             is_boundary[torch.cat(ends)] = True
     held = layout.is_context.long().cumsum(0) - 1

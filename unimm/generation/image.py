@@ -5,9 +5,9 @@ from typing import Any, overload
 
 from PIL import Image
 
-from unimm.generation.story import choose_seeds, override
-from unimm.generation.writer import PictureEvent, Plan, Progress, Request, write
-from unimm.pipeline import Pipeline, decode_images
+from unimm.generation.generate import generate
+from unimm.generation.writer import Progress
+from unimm.pipeline import Pipeline
 
 
 @overload
@@ -28,7 +28,7 @@ def generate_image(  # pyright: ignore[reportInconsistentOverload]
     num_steps: int | None = None,
     progress: Progress | None = None,
 ) -> Image.Image | list[Image.Image]:
-    """Draw what a text says.
+    """Draw what a text says: a document of that text and one picture.
 
     Args:
         pipeline: the model.
@@ -52,23 +52,17 @@ def generate_image(  # pyright: ignore[reportInconsistentOverload]
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     if not prompts:
         return []
-    sampling = override(
-        pipeline.sampler.first_page,
+    stories: list[Any] = generate(
+        pipeline,
+        [""] * len(prompts),
+        page_texts=[[text] for text in prompts],
+        seed=seed,
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
         guidance_scale=guidance_scale,
         num_steps=num_steps,
+        progress=progress,
     )
-    plan = Plan(text=pipeline.sampler.text, first_page=sampling, later_pages=sampling, num_images=1)
-    requests = [
-        Request(parts=(), page_texts=(pipeline.text_tokenizer.encode(text),), seed=number)
-        for text, number in zip(prompts, choose_seeds(seed, len(prompts)), strict=True)
-    ]
-    drawn = {
-        event.document: event.tokens
-        for event in write(pipeline, requests, plan, progress=progress)
-        if isinstance(event, PictureEvent)
-    }
-    pictures = decode_images(pipeline, [drawn[i] for i in range(len(prompts))])
+    pictures = [story.images[0] for story in stories]
     return pictures[0] if isinstance(prompt, str) else pictures

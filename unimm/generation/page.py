@@ -70,12 +70,17 @@ footer { border-top: 1px solid #4a362026; padding-top: 16px; color: var(--faint)
 """
 
 
-def story_page(parts: Sequence[str | Image.Image], settings: dict[str, Any]) -> str:
+def story_page(
+    parts: Sequence[str | Image.Image],
+    settings: dict[str, Any],
+    previews: Sequence[Sequence[Image.Image]] = (),
+) -> str:
     """Lay a story out as spreads of a picture and the text before it.
 
     Args:
         parts: texts and pictures in reading order.
         settings: of the story; prompt, seed, model and sampling go into the footer.
+        previews: of each picture what there was of it while it was drawn.
 
     Returns:
         HTML that needs no other file.
@@ -155,7 +160,8 @@ def _png(picture: Image.Image) -> str:
 def _colophon(settings: dict[str, Any]) -> str:
     """What was asked, by which model, with which seed and sampling."""
     lines: list[str] = []
-    prompt = " ".join(settings.get("prompt", []))
+    pieces = [x if isinstance(x, str) else "[picture]" for x in settings.get("prompt", [])]
+    prompt = " ".join(pieces)
     if prompt:
         lines.append(
             f"Prompt: \N{LEFT DOUBLE QUOTATION MARK}{prompt}\N{RIGHT DOUBLE QUOTATION MARK}"
