@@ -38,13 +38,15 @@ class Story:
         return [part for part in self.parts if not isinstance(part, str)]
 
     @property
-    def prompt(self) -> list[str | Image.Image]:
+    def prompt(self) -> str | list[str | Image.Image]:
         """What the story was made from, to be given to ``generate`` with its ``settings``.
 
         Pictures given as ``ImageTokens`` are among them as what these show: give the tokens again.
         """
         pieces = self.settings.get("prompt", [])
-        return [x if isinstance(x, str) else self.images[x["picture"]] for x in pieces]
+        found = [x if isinstance(x, str) else self.images[x["picture"]] for x in pieces]
+        # A list of texts alone would be many stories.
+        return found if any(not isinstance(x, str) for x in found) else " ".join(map(str, found))
 
     def save(self, path: str | Path) -> Path:
         """Write the story to a file.
