@@ -43,10 +43,11 @@ class Story:
 
         Pictures given as ``ImageTokens`` are among them as what these show: give the tokens again.
         """
-        pieces = self.settings.get("prompt", [])
+        pieces: list[str | dict[str, int]] = self.settings.get("prompt", [])
         found = [x if isinstance(x, str) else self.images[x["picture"]] for x in pieces]
+        texts = [x for x in found if isinstance(x, str)]
         # A list of texts alone would be many stories.
-        return found if any(not isinstance(x, str) for x in found) else " ".join(map(str, found))
+        return " ".join(texts) if len(texts) == len(found) else found
 
     def save(self, path: str | Path) -> Path:
         """Write the story to a file.

@@ -1,6 +1,7 @@
 """Long stories: what a policy leaves visible is what its window says at absolute positions."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -63,6 +64,7 @@ def test_evicting_equals_the_packed_forward_with_the_window(name, policy):
     x = model.embed_inputs(batch.input_ids, batch.code_ids)
     objective, slots = model.objective(name), batch.slots[name]
     if objective.fills_slots:
+        assert slots.tokens is not None
         filled = objective.embed(
             objective.draw(slots.tokens, [torch.Generator().manual_seed(s) for s in slots.seeds])
         )
@@ -143,7 +145,7 @@ def test_reindexed_positions_stay_within_the_window(first_pages, boundary):
         engine.add_text([[11, 12]])
     assert cursors[-1] == cursors[-2] == cursors[3]  # it no longer grows
     # The newest page's text was read where the story now stands.
-    layer = model.backbone.layers[0]
+    layer: Any = model.backbone.layers[0]
     at = torch.arange(2) + engine.cursors[0] - 2
     x = model.text_embedding(torch.tensor([[11, 12]]))
     key = layer.self_attn.k_proj(layer.input_layernorm(x)).view(1, 2, 2, -1)
@@ -156,7 +158,7 @@ def test_reindexed_positions_stay_within_the_window(first_pages, boundary):
 
 def test_a_story_goes_on_beyond_the_context():
     pipeline = tiny_pipeline(max_seq_len=120)  # four pages of 2 + 16 + 8
-    options = {"num_images": 12, "max_text_tokens": 8, "seed": 0}
+    options: Any = {"num_images": 12, "max_text_tokens": 8, "seed": 0}
     with pytest.raises(ValueError, match="or give a cache_policy"):
         generate(pipeline, "mia", **options)
     policy = CachePolicy(window_pages=2, boundary=0)
