@@ -115,7 +115,9 @@ class Room:
         """Most positions that a document can come to hold under a policy."""
         texts = [part.text_ids for part in asked.parts if part.text_ids is not None]
         num_given = len(asked.parts) - len(texts)
-        longest = max([self.max_text_tokens, *map(len, texts), *map(len, asked.page_texts or ())])
+        pages_texts = map(len, asked.page_texts or ())
+        written = [] if asked.page_texts else [self.max_text_tokens]
+        longest = max([0, *written, *map(len, texts), *pages_texts])
         whole = min(policy.window_pages + policy.first_pages, num_given + max(limit, 1))
         evicted = max(0, num_given + limit - whole)
         pages = whole * (longest + self.kept) + self.peak - self.kept

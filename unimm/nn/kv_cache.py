@@ -104,7 +104,7 @@ class KVCache:
         marked = [row for row in rows if self.is_marked[row]]
         if marked:
             raise ValueError(f"rows {marked} cannot lose positions while a mark is open: rewind")
-        index = torch.tensor(kept, device=self.keys.device)
+        index = torch.tensor(kept, dtype=torch.int64, device=self.keys.device)
         for row in rows:
             for cached in (self.keys, self.values):
                 cached[:, row, :, : len(kept)] = cached[:, row, :, index]
