@@ -69,7 +69,7 @@ dd { color: var(--ink); overflow-wrap: anywhere; }
   .page { height: 172mm; margin: 0; box-shadow: none; border: .3mm solid var(--line);
     break-after: page; }
   .art { padding: 9mm; }
-  .art > img { max-height: 128mm; width: auto; margin: 0 auto; }
+  .art > img, .strip { max-width: 110mm; margin: 0 auto; width: 100%; }
   .words { font-size: 17pt; }
   .end { padding: 20mm 0 12mm; }
   footer { break-inside: avoid; }

@@ -1,6 +1,6 @@
 """How a picture was drawn: what there was of it at a few moments."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -37,19 +37,34 @@ class Recorder:
         return tuple(moment[place] for moment in self._moments)
 
 
-def decode_previews(pipeline: Pipeline, previews: list[ImageTokens]) -> list[Image.Image]:
-    """Draw unfinished pictures, blank where codes are unknown."""
-    shown = [
-        ImageTokens(codes=None if x.codes is None else x.codes.clamp(min=0), latents=x.latents)
-        for x in previews
-    ]
-    pictures = decode_images(pipeline, shown)
-    return [_blanked(picture, x.codes) for picture, x in zip(pictures, previews, strict=True)]
+def decode_previews(
+    pipeline: Pipeline, moments: Sequence[ImageTokens], tokens: ImageTokens, picture: Image.Image
+) -> tuple[Image.Image, ...]:
+    """Draw the moments of a picture, blank where codes are unknown.
+
+    What is a part of the finished codes is that part of the finished picture: nothing is decoded.
+
+    Args:
+        pipeline: whose image tokenizer is used.
+        moments: what there was while it was drawn.
+        tokens: the finished picture.
+        picture: the same, decoded.
+    """
+    drawn = [x for x in moments if not _is_part(x, tokens)]
+    decoded = iter(decode_images(pipeline, drawn))
+    return tuple(
+        _blanked(picture, x.codes) if _is_part(x, tokens) else next(decoded) for x in moments
+    )
+
+
+def _is_part(moment: ImageTokens, tokens: ImageTokens) -> bool:
+    if moment.codes is None or tokens.codes is None or moment.latents is not None:
+        return False
+    return bool(((moment.codes == tokens.codes) | (moment.codes == NO_CODE)).all())
 
 
 def _blanked(picture: Image.Image, codes: Tensor | None) -> Image.Image:
-    if codes is None or not bool((codes == NO_CODE).any()):
-        return picture
+    assert codes is not None
     known = (codes != NO_CODE).to(torch.uint8).mul(255)  # (h, w)
     mask = Image.fromarray(np.asarray(known)).resize(picture.size, Image.Resampling.NEAREST)
     return Image.composite(picture, Image.new("RGB", picture.size, BLANK), mask)

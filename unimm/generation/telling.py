@@ -172,12 +172,20 @@ def _story(pipeline: Pipeline, telling: Telling, plan: Plan) -> Story:
         if shown != "":
             parts.append(shown)
             tokens.append(part)
-    previews = [decode_previews(pipeline, list(moments)) for moments in telling.previews]
+    drawn = [
+        (part, picture)
+        for part, picture in zip(telling.tokens, telling.shown, strict=True)
+        if isinstance(part, ImageTokens) and picture is not None
+    ]
+    previews = [
+        decode_previews(pipeline, moments, *picture)
+        for moments, picture in zip(telling.previews, drawn, strict=True)
+    ]
     return Story(
         parts=parts,
         settings={**record(pipeline, plan), **telling.settings},
         tokens=tuple(tokens),
-        previews=tuple(map(tuple, previews)),
+        previews=tuple(previews),
     )
 
 

@@ -7,6 +7,10 @@ import torch
 from torch import Tensor
 
 
+MAX_SCALE = 1000  # of guidance: beyond it float32 logits lose what tells tokens apart
+MAX_STEPS = 10_000
+
+
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
     """How tokens are drawn.
@@ -31,17 +35,18 @@ class SamplingConfig:
     image_guidance_scale: float = 1.0
 
     def __post_init__(self) -> None:
+        scale_rule = f"1 (off), or another scale from 0 to {MAX_SCALE}"
         checks = (
             (0 <= self.temperature < float("inf"), "temperature", "0 (greedy) or positive"),
             (self.top_k >= 0, "top_k", "0 (off) or a positive count"),
             (0 < self.top_p <= 1, "top_p", "in (0, 1]"),
-            (0 <= self.guidance_scale < float("inf"), "guidance_scale", "1 (off) or larger"),
+            (0 <= self.guidance_scale <= MAX_SCALE, "guidance_scale", scale_rule),
+            (0 <= self.image_guidance_scale <= MAX_SCALE, "image_guidance_scale", scale_rule),
             (
-                0 <= self.image_guidance_scale < float("inf"),
-                "image_guidance_scale",
-                "1 (off) or larger",
+                0 <= self.num_steps <= MAX_STEPS,
+                "num_steps",
+                f"0 (the objective's default) or a count up to {MAX_STEPS}",
             ),
-            (self.num_steps >= 0, "num_steps", "0 (the objective's default) or a positive count"),
         )
         for is_good, name, rule in checks:
             if not is_good:
@@ -86,7 +91,8 @@ def filter_logits(logits: Tensor, config: SamplingConfig) -> Tensor:
     Returns:
         ``(B, V)``.
     """
-    logits = logits / config.temperature
+    # The likeliest at 0: the coldest temperatures then cannot overflow.
+    logits = (logits - logits.amax(-1, keepdim=True)) / config.temperature
     if 0 < config.top_k < logits.shape[-1]:
         threshold = logits.topk(config.top_k).values[..., -1:]
         logits = logits.masked_fill(logits < threshold, float("-inf"))
