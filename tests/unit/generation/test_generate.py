@@ -22,7 +22,8 @@ def pipeline():
 
 
 def of(pipeline, parts: Any, **options: Any) -> Any:
-    return generate(pipeline, parts, **{"max_text_tokens": 6, "seed": 0} | options)
+    defaults: dict[str, Any] = {"max_text_tokens": 6, "seed": 0}
+    return generate(pipeline, parts, **defaults | options)
 
 
 def kinds(story: Story) -> list[str]:
