@@ -4,14 +4,18 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import SPECIAL, tiny_model, tiny_objective
 from pipelines import tiny_pipeline
 from recomputing_engine import RecomputingEngine
 from torch import Tensor
 
 import unimm.generation.writer as writer
-from unimm.document import ImageTokens
+from unimm.document import Document, ImageTokens, Part, attention_rule, pack
 from unimm.generation import Story, generate
+from unimm.generation.engine import Engine
 from unimm.nn import sampling as sampling_module
+from unimm.nn.attention import Visibility
+from unimm.nn.sampling import SamplingConfig
 from unimm.objectives import OBJECTIVES, masked, next_scale, next_token
 from unimm.pipeline import Pipeline
 
@@ -128,3 +132,50 @@ def test_dropping_earlier_pictures_is_a_document_that_never_showed_them(name):
     blind, seeing = torch.stack(drawn(0.0)), torch.stack(drawn(1.0))
     torch.testing.assert_close(blind[:2], blind[2:], atol=1e-4, rtol=1e-4)
     assert not torch.allclose(seeing[:2], seeing[2:], atol=1e-3, rtol=1e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("draws_along", [False, True])
+def test_every_branch_is_the_document_with_that_hidden(name, draws_along):
+    """Whether a branch drew along or caught up, it holds nulls for what it hides, and the rest."""
+    model = tiny_model(name).eval()
+    config = tiny_objective(name)
+    scale = 1.5 if draws_along else 1.0
+    sampling = SamplingConfig(guidance_scale=scale, image_guidance_scale=scale)
+    engine = start_engine(model, (Part(text_ids=torch.tensor([7, 8, 9])),), is_guided=True)
+    parts = [Part(text_ids=torch.tensor([7, 8, 9]))]
+    for text in ([10, 11], [12]):
+        parts.append(Part(tokens=engine.draw(sampling)[0], is_drawn=False))
+        engine.end_picture()
+        engine.add_text([text])
+        parts.append(Part(text_ids=torch.tensor(text)))
+    engine._begin_picture([1, 2])
+    for row, branch in enumerate(engine.branches[1:], start=1):
+        hidden = branch.layout(Document(parts=tuple(parts)), config, SPECIAL)
+        batch = pack([[hidden]], row_length=len(hidden), heads=(name,))
+        alone = start_engine(model, tuple(parts), is_guided=False)
+        alone.cache.rewind([0], [0])
+        alone.model.backbone(
+            model.embed_inputs(batch.input_ids, batch.code_ids),
+            batch.position_ids,
+            Visibility(dense=attention_rule(batch)[:, None]),
+            alone.cache.view([0], len(hidden), is_causal=True),
+        )
+        assert engine.cache.lengths[row] == len(hidden) + 1  # and <boi>
+        torch.testing.assert_close(
+            engine.cache.keys[:, row, :, : len(hidden)],
+            alone.cache.keys[:, 0, :, : len(hidden)],
+            atol=MARGIN,
+            rtol=0,
+        )
+
+
+def start_engine(model: Any, parts: tuple[Part, ...], *, is_guided: bool) -> Engine:
+    return Engine(
+        model,
+        [Document(parts=parts)],
+        generators=[torch.Generator().manual_seed(3)],
+        capacity=160,
+        is_guided=is_guided,
+        is_image_guided=is_guided,
+    )

@@ -143,16 +143,18 @@ def test_reindexed_positions_stay_within_the_window(first_pages, boundary):
         engine.end_picture()
         cursors.append(engine.cursors[0])
         engine.add_text([[11, 12]])
-    assert cursors[-1] == cursors[-2] == cursors[3]  # it no longer grows
-    # The newest page's text was read where the story now stands.
+    # Behind the first pages: an evicted page's ends (<boi>, 4 codes, <eoi>), then the newest page.
+    anchor = 1 + 4 + 6 if first_pages else policy.first_positions
+    assert set(cursors[3:]) == {anchor + (6 if boundary >= 0 else 0) + 2 + 6}
+    # What stays was moved, and the newest text was read right behind it.
     layer: Any = model.backbone.layers[0]
-    at = torch.arange(2) + engine.cursors[0] - 2
-    x = model.text_embedding(torch.tensor([[11, 12]]))
-    key = layer.self_attn.k_proj(layer.input_layernorm(x)).view(1, 2, 2, -1)
+    x = model.text_embedding(torch.tensor([[SPECIAL.eoi, 11, 12]]))
+    key = layer.self_attn.k_proj(layer.input_layernorm(x)).view(1, 3, 2, -1)
     key = layer.self_attn.k_norm(key).transpose(1, 2)
+    at = torch.arange(3) + engine.cursors[0] - 3
     rope = rope_cos_sin(at[None, :, None].expand(-1, -1, 3), key.shape[-1], 10_000.0)
     length = engine.lengths()[0]
-    found = engine.cache.keys[0, 0, :, length - 2 : length]
+    found = engine.cache.keys[0, 0, :, length - 3 : length]
     torch.testing.assert_close(found, apply_rope(key, *rope)[0], atol=1e-5, rtol=1e-5)
 
 
