@@ -15,9 +15,10 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from unimm.document import Document, ImageTokens, Layout, attention_rule, pack
+from unimm.document import Document, ImageTokens, attention_rule, pack
 from unimm.generation.branches import Branch, branches_of, needed_branches
-from unimm.generation.cache_policy import CachePolicy, PageMap, window_rule
+from unimm.generation.cache_policy import CachePolicy
+from unimm.generation.eviction import Evictor
 from unimm.generation.graphs import StepGraphs
 from unimm.generation.picture_context import context_steps, find_objective, picture_lengths
 from unimm.model import UniMM
@@ -67,7 +68,7 @@ class Engine:
         self.model, self.special = model, model.special
         self.objective_config = find_objective(model, objective)
         self.generators = list(generators)
-        self.policy, self._on_step = policy, on_step
+        self._on_step = on_step
         self.branches = branches_of(is_guided=is_guided, is_image_guided=is_image_guided)
         self.num_documents = len(documents)
         weight = model.text_embedding.weight
@@ -82,12 +83,17 @@ class Engine:
             dtype=weight.dtype,
             device=self.device,
         )
+        self._evictor: Evictor | None = None
+        if policy:
+            num_codes = picture_lengths(model, objective)[0] - 2  # <boi> and <eoi>
+            self._evictor = Evictor(
+                policy, self.cache, model.special, num_codes=num_codes, rope_base=config.rope_base
+            )
         self._graphs = self._step_graphs()
         self._drawn: dict[int, _Drawn] = {}  # document -> its picture, until end_picture
         # Where the next position of each document lies, and its text that no branch has read yet.
         self.cursors = [0] * self.num_documents
         self.unread: list[list[int]] = [[] for _ in documents]
-        self._maps: list[PageMap] = []
         self.last = self._prefill(documents)  # (B, D), predicts what comes next
 
     def lengths(self) -> list[int]:
@@ -150,7 +156,13 @@ class Engine:
         self.last = self.last.index_copy(0, at, last[: len(documents)])
         for document in documents:
             self.cursors[document] += 1
-            self._end_page(document)
+            if self._evictor:
+                self.cursors[document] += self._evictor.end_page(
+                    document,
+                    self._rows(everywhere, [document]),
+                    start=self._drawn[document].start,
+                    end=self.cursors[document],
+                )
         self._drawn = {}
 
     def keep(self, documents: Sequence[int]) -> None:
@@ -163,7 +175,8 @@ class Engine:
         self.generators = [self.generators[d] for d in documents]
         self.cursors = [self.cursors[d] for d in documents]
         self.unread = [self.unread[d] for d in documents]
-        self._maps = [self._maps[d] for d in documents] if self.policy else []
+        if self._evictor:
+            self._evictor.keep(documents)
         drawn = self._drawn
         self._drawn = {new: drawn[d] for new, d in enumerate(documents) if d in drawn}
         self.num_documents = len(documents)
@@ -212,8 +225,8 @@ class Engine:
         rows = self._rows(range(len(self.branches)))
         view = self.cache.view(rows, max(lengths), is_causal=True)
         visible = attention_rule(batch)
-        if self.policy:
-            visible = visible & self._window(layouts)
+        if self._evictor:
+            visible = visible & self._evictor.begin(layouts, self.num_documents).to(self.device)
         hidden = self.model.backbone(
             self.model.embed_inputs(batch.input_ids, batch.code_ids),
             batch.position_ids,
@@ -221,8 +234,10 @@ class Engine:
             view,
         )
         self.cache.advance(rows, lengths)
-        for document in range(self.num_documents):
-            self._evict(document)
+        for document in range(self.num_documents if self._evictor else 0):
+            assert self._evictor
+            own = self._rows(range(len(self.branches)), [document])
+            self.cursors[document] += self._evictor.evict(document, own)
         if self._on_step:
             self._on_step(max(lengths))
         at = torch.tensor(lengths[: self.num_documents], device=self.device) - 1
@@ -349,43 +364,3 @@ class Engine:
         for start, end, is_causal in context_steps(segments[0].block_ids):
             self._run(rows, x[:, start:end], positions[:, start:end], is_causal=is_causal)
             self.cache.advance(rows, [end - start] * len(rows))
-
-    # Long documents.
-
-    def _window(self, layouts: Sequence[Layout]) -> Tensor:
-        """What the policy leaves visible of packed documents, ``(R, L, L)``; begins their maps."""
-        assert self.policy
-        self._maps = [
-            PageMap.of(layout, self.special, self.policy)
-            for layout in layouts[: self.num_documents]
-        ]
-        rules = [window_rule(layout, self.special, self.policy) for layout in layouts]
-        length = max(map(len, layouts))
-        visible = torch.ones(len(layouts), length, length, dtype=torch.bool)
-        for row, rule in enumerate(rules):
-            visible[row, : len(rule), : len(rule)] = rule
-        return visible.to(self.device)
-
-    def _end_page(self, document: int) -> None:
-        """Tell the policy of a page that ends here, and let it take what is too old."""
-        if self.policy:
-            self._maps[document].close_page(
-                self.policy,
-                length=self.cache.lengths[document],
-                num_codes=picture_lengths(self.model, self.objective_config.name)[0] - 2,
-                start=self._drawn[document].start,
-                end=self.cursors[document],
-            )
-            self._evict(document)
-
-    def _evict(self, document: int) -> None:
-        if not self.policy:
-            return
-        eviction = self._maps[document].evict(self.policy)
-        rows = self._rows(range(len(self.branches)), [document])
-        if len(eviction.kept) < self.cache.lengths[document]:
-            self.cache.evict(rows, eviction.kept)
-        if eviction.step:
-            base = self.model.config.backbone.rope_base
-            self.cache.shift(rows, eviction.steps, base)
-            self.cursors[document] += eviction.step

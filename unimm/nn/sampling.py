@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-
 MAX_SCALE = 1000  # of guidance: beyond it float32 logits lose what tells tokens apart
 MAX_STEPS = 10_000
 

@@ -96,7 +96,8 @@ def test_all_branches_lose_the_same_positions_and_documents_their_own():
     # Hidden branches have not read the last text yet.
     assert engine.cache.lengths == [first, second] + [first - 1, second - 2] * 2
     # Of old pages <boi>, 2 codes and <eoi>; of the first also the document's first 3 positions.
-    pages = engine._maps[0].pages
+    assert engine._evictor is not None
+    pages = engine._evictor.maps[0].pages
     assert [pages.count(i) for i in range(5)] == [3 + 4, 4, 4, 4, 1 + 18]
 
 
