@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unimm.config import load_config as load_config
+    from unimm.generation.generate import generate as generate
     from unimm.generation.image import generate_image as generate_image
     from unimm.generation.story import generate_story as generate_story
     from unimm.pipeline import decode_image as decode_image
@@ -18,6 +19,7 @@ _MODULES = {
     "load_pipeline": "unimm.pipeline",
     "encode_image": "unimm.pipeline",
     "decode_image": "unimm.pipeline",
+    "generate": "unimm.generation.generate",
     "generate_image": "unimm.generation.image",
     "generate_story": "unimm.generation.story",
     "train": "unimm.training.loop",

@@ -4,6 +4,7 @@ Shapes: B batch, H W picture, h w code grid.
 """
 
 import re
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -183,7 +184,7 @@ def encode_image(pipeline: Pipeline, image: Image.Image | str | Path | Tensor) -
     Raises:
         ValueError: if the file is missing or no picture, or the tensor has another form.
     """
-    square = _square(_to_picture(image), pipeline.image_size)
+    square = _square(open_picture(image), pipeline.image_size)
     pixels = torch.as_tensor(np.array(square)).permute(2, 0, 1)  # (3, H, W) uint8
     shown = (pixels / 127.5 - 1).to(pipeline.device)
     tokens = pipeline.image_tokenizer.encode(shown, pipeline.schedule)
@@ -248,7 +249,16 @@ def _download(name: str) -> Path:
         ) from error
 
 
-def _to_picture(image: Image.Image | str | Path | Tensor) -> Image.Image:
+def open_picture(image: Image.Image | str | Path | Tensor) -> Image.Image:
+    """Read a picture, whole and as it is.
+
+    Args:
+        image: a picture, the path of one, or a tensor as ``encode_image`` takes it.
+
+    Raises:
+        ValueError: if the file is missing, no picture, cut off, or so large that it may be a
+            decompression bomb (``PIL.Image.MAX_IMAGE_PIXELS`` twice); or the tensor is malformed.
+    """
     if isinstance(image, Tensor):
         return _tensor_to_picture(image)
     if isinstance(image, Image.Image):
@@ -260,7 +270,9 @@ def _to_picture(image: Image.Image | str | Path | Tensor) -> Image.Image:
         with Image.open(path) as opened:
             opened.load()
             return opened.copy()
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path} is too large to be opened safely: {error} Shrink it.") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, struct.error) as error:
         raise ValueError(f"{path} is not a picture that can be read: {error}") from error
 
 

@@ -108,7 +108,7 @@ def test_unconditional_rows_are_a_document_with_hidden_text(name):
     for engine, tokens in zip(engines, drawn, strict=True):
         engine.end_picture()
         engine.add_text([[10, 11]])
-        engine._begin_picture(2, first=1)
+        engine._begin_picture([1])
         length = engine.cache.lengths[1]
         parts = (
             Part(text_ids=torch.tensor([SPECIAL.null] * 3)),
@@ -116,7 +116,7 @@ def test_unconditional_rows_are_a_document_with_hidden_text(name):
             Part(text_ids=torch.tensor([SPECIAL.null] * 2)),
         )
         alone = start_engine(model, [[]], seed=0, is_guided=False, parts=parts)
-        alone._begin_picture(1)
+        alone._begin_picture([0])
         assert length == alone.cache.lengths[0]
         torch.testing.assert_close(
             engine.cache.keys[:, 1, :, :length],

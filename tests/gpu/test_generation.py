@@ -5,6 +5,7 @@ import torch
 from pipelines import tiny_pipeline
 
 import unimm
+from unimm.generation import CachePolicy
 from unimm.generation.graphs import StepGraphs
 from unimm.nn.kv_cache import KVCache
 from unimm.objectives import OBJECTIVES
@@ -29,6 +30,32 @@ def test_story_is_drawn_and_repeats(dtype, name, tmp_path):
         assert len(story.images) == 2
         assert story.texts == other.texts
         assert [x.tobytes() for x in story.images] == [x.tobytes() for x in other.images]
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_mixed_guided_and_long_documents_are_drawn_and_repeat(name, tmp_path):
+    """Three branches, documents of other kinds in one batch, and pages that leave the cache."""
+    tiny_pipeline(name).save_pretrained(tmp_path)
+    pipeline = unimm.load_pipeline(tmp_path, device="cuda", dtype=torch.float32)
+    picture = unimm.generate_image(pipeline, "mia", seed=1)
+    first, again = (
+        unimm.generate(
+            pipeline,
+            [["mia"], [picture, "she"], [picture, "is happy"]],
+            num_images=[5, 0, 2],
+            seed=0,
+            max_text_tokens=8,
+            guidance_scale=1.5,
+            image_guidance_scale=1.3,
+            cache_policy=CachePolicy(window_pages=1),
+            num_previews=2,
+        )
+        for _ in range(2)
+    )
+    for story, other in zip(first, again, strict=True):
+        assert story.texts == other.texts
+        assert [x.tobytes() for x in story.images] == [x.tobytes() for x in other.images]
+    assert [len(story.images) for story in first] == [5, 1, 3]
 
 
 @pytest.mark.parametrize("name", ["next_token", "diffusion", "transfusion"])

@@ -1,6 +1,5 @@
 """The scripts of ``eval/`` that write and draw, as a person starts them."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -24,27 +23,6 @@ def model(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("model")
     tiny_pipeline().save_pretrained(folder, precision="int8")
     return str(folder)
-
-
-def test_write_stories(model, tmp_path):
-    output = tmp_path / "out" / "story.html"
-    told = run(
-        "write_stories.py",
-        *("--model", model, "--prompt", "mia", "--num-images", "2", "--seed", "3"),
-        *("--output", str(output), "--device", "cpu"),
-    )
-    assert f"{output}: 2 pictures, seed 3" in told
-    assert output.read_text().count("<img") == 2
-
-
-def test_write_many_stories(model, tmp_path):
-    run(
-        "write_stories.py",
-        *("--model", model, "--prompt", "mia", "--prompt", "she", "--num-images", "1"),
-        *("--seed", "3", "--output", str(tmp_path / "s.json"), "--device", "cpu"),
-    )
-    stories = [json.loads((tmp_path / f"s_{i}.json").read_text()) for i in (1, 2)]
-    assert [story["settings"]["seed"] for story in stories] == [3, 4]
 
 
 def test_sample_images(model, tmp_path):

@@ -15,11 +15,14 @@ class Guidance:
         scale: 1 is the conditional branch alone (Ho and Salimans, 2022).
         middle_scale: of a second condition that the middle branch keeps, as the source picture of
             an edit (Brooks et al., 2023, Eq. 3); None for two branches.
+        other_scales: of further branches after the unconditional one, each of which hides something
+            else and adds its own push away from itself; not together with ``middle_scale``.
         interval: times within which guidance is on, ``(low, high]`` (Kynkäänniemi et al., 2024).
     """
 
     scale: float = 1.0
     middle_scale: float | None = None
+    other_scales: tuple[float, ...] = ()
     interval: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
@@ -34,7 +37,7 @@ class Guidance:
         """Branches that guidance needs where it is on."""
         if self.middle_scale is not None:
             return 3
-        return 1 if self.scale == 1 else 2
+        return 1 if self.scale == 1 else 2 + len(self.other_scales)
 
     def branches_at(self, t: float) -> int:
         """Branches to evaluate at a time: only the conditional one outside the interval."""
@@ -45,20 +48,23 @@ class Guidance:
         """Mix ``(G B, ...)`` of the branches at time ``t`` into ``(B, ...)``.
 
         Branches come conditional first, then (with ``middle_scale``) the one that keeps only the
-        second condition, and the unconditional one last.
+        second condition, the unconditional one, and those of ``other_scales``.
         """
         branches = self.branches_at(t)
         if branches == 1:
             return outputs
-        conditional, *middle, unconditional = outputs.chunk(branches)
-        if not middle:
-            return unconditional + self.scale * (conditional - unconditional)
-        assert self.middle_scale is not None
-        return (
-            unconditional
-            + self.middle_scale * (middle[0] - unconditional)
-            + self.scale * (conditional - middle[0])
-        )
+        if self.middle_scale is not None:
+            conditional, middle, unconditional = outputs.chunk(3)
+            return (
+                unconditional
+                + self.middle_scale * (middle - unconditional)
+                + self.scale * (conditional - middle)
+            )
+        conditional, unconditional, *others = outputs.chunk(branches)
+        mixed = unconditional + self.scale * (conditional - unconditional)
+        for scale, other in zip(self.other_scales, others, strict=True):
+            mixed = mixed + (scale - 1) * (conditional - other)
+        return mixed
 
 
 BranchVelocity = Callable[[Tensor, Tensor, int], Tensor]

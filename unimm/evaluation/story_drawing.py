@@ -18,6 +18,7 @@ from unimm.evaluation.pictures import render_pictures
 from unimm.evaluation.story_config import StorySampling
 from unimm.evaluation.story_judging import Pictures
 from unimm.evaluation.story_sets import StoryTask
+from unimm.generation.cache_policy import CachePolicy
 from unimm.generation.writer import PictureEvent, Plan, Request, write
 from unimm.pipeline import Pipeline, decode_images, encode_image
 
@@ -53,6 +54,7 @@ def draw_tasks(
     *,
     seed: int,
     batch_size: int,
+    cache_policy: CachePolicy | None = None,
     on_page: Callable[[int, int, DrawnPage], None] | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> list[Pictures]:
@@ -64,6 +66,7 @@ def draw_tasks(
         sampling: how pictures are drawn.
         seed: with a story's number and the job's first page it seeds the job, whatever the batch.
         batch_size: stories at once; of pages that are drawn alone, four times as many.
+        cache_policy: what leaves the cache of long stories; by default nothing does.
         on_page: called with number of the story, number of the page, and the page, as they come;
             pages that failed are left out.
         tell: called with a line for each batch.
@@ -89,7 +92,7 @@ def draw_tasks(
         at_once = batch_size * max(1, _PAGES // num_images)
         for start in range(0, len(jobs), at_once):
             chunk = jobs[start : start + at_once]
-            drawn = _draw_or_split(pipeline, chunk, given, sampling, seed)
+            drawn = _draw_or_split(pipeline, chunk, given, sampling, seed, cache_policy)
             for job, pages in zip(chunk, drawn, strict=True):
                 for number, page in enumerate(pages, job.first):
                     keep(job.story, number, page)
@@ -118,16 +121,20 @@ def _draw_or_split(
     given: Pictures,
     sampling: StorySampling,
     seed: int,
+    cache_policy: CachePolicy | None,
 ) -> list[list[DrawnPage]]:
     """Draw a batch; one story that does not fit the context must not take the others with it."""
     try:
-        return _draw(pipeline, jobs, given, sampling, seed)
+        return _draw(pipeline, jobs, given, sampling, seed, cache_policy)
     except ValueError:
         if len(jobs) == 1:
             return [[DrawnPage(None)] * (jobs[0].last - jobs[0].first)]
         middle = len(jobs) // 2
-        halves = (jobs[:middle], jobs[middle:])
-        return [x for half in halves for x in _draw_or_split(pipeline, half, given, sampling, seed)]
+        return [
+            pages
+            for half in (jobs[:middle], jobs[middle:])
+            for pages in _draw_or_split(pipeline, half, given, sampling, seed, cache_policy)
+        ]
 
 
 def _draw(
@@ -136,6 +143,7 @@ def _draw(
     given: Pictures,
     sampling: StorySampling,
     seed: int,
+    cache_policy: CachePolicy | None,
 ) -> list[list[DrawnPage]]:
     num_images = jobs[0].last - jobs[0].first
     plan = Plan(
@@ -143,6 +151,7 @@ def _draw(
         first_page=sampling.first_page,
         later_pages=sampling.later_pages,
         num_images=num_images,
+        cache_policy=cache_policy,
     )
     requests = [_request(pipeline, job, given[job.story], seed) for job in jobs]
     drawn: list[list[ImageTokens]] = [[] for _ in jobs]

@@ -7,6 +7,7 @@ from typing import Any
 
 from PIL import Image
 
+from unimm.document import ImageTokens
 from unimm.generation.page import story_page
 
 
@@ -17,10 +18,14 @@ class Story:
     Attributes:
         parts: texts and pictures; what the prompt gave is among them.
         settings: all that makes the story again: prompt, seed, model, tokenizers, sampling.
+        tokens: the same parts as the model has them: text ids, or a picture's tokens.
+        previews: of each picture what there was of it while it was drawn, if that was asked for.
     """
 
     parts: list[str | Image.Image]
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
+    tokens: tuple[list[int] | ImageTokens, ...] = field(default=(), repr=False)
+    previews: tuple[tuple[Image.Image, ...], ...] = field(default=(), repr=False)
 
     @property
     def texts(self) -> list[str]:
@@ -31,6 +36,18 @@ class Story:
     def images(self) -> list[Image.Image]:
         """The pictures alone."""
         return [part for part in self.parts if not isinstance(part, str)]
+
+    @property
+    def prompt(self) -> str | list[str | Image.Image]:
+        """What the story was made from, to be given to ``generate`` with its ``settings``.
+
+        Pictures given as ``ImageTokens`` are among them as what these show: give the tokens again.
+        """
+        pieces: list[str | dict[str, int]] = self.settings.get("prompt", [])
+        found = [x if isinstance(x, str) else self.images[x["picture"]] for x in pieces]
+        texts = [x for x in found if isinstance(x, str)]
+        # A list of texts alone would be many stories.
+        return " ".join(texts) if len(texts) == len(found) else found
 
     def save(self, path: str | Path) -> Path:
         """Write the story to a file.
@@ -50,7 +67,7 @@ class Story:
             raise ValueError(f"a story is saved as .html or .json, got {path.name!r}")
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".html":
-            path.write_text(story_page(self.parts, self.settings), encoding="utf-8")
+            path.write_text(story_page(self.parts, self.settings, self.previews), encoding="utf-8")
             return path
         parts: list[dict[str, str]] = []
         for part in self.parts:

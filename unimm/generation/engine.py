@@ -1,51 +1,55 @@
 """Runs the trunk for a batch of documents: cache, guidance branches, text, pictures.
 
-Legend: ``B`` documents, ``G`` guidance branches (1 or 2), ``R`` rows of a step, ``n`` positions of
-a step, ``D`` width. Rows of the cache: the documents, then, when guided, the same documents with
-their text replaced by ``<null>``: equally long, at the same positions.
+Legend: ``B`` documents, ``G`` guidance branches, ``R`` rows of a step, ``n`` positions of a step,
+``D`` width. Rows of the cache: the documents, then, once for each branch of guidance, the same
+documents with something hidden: equally long, at the same positions.
 
-Documents go in step: all write text, then all draw. The unguided branch needs no forward while
-text is written; it reads its nulls just before the next picture.
+Only documents that draw need their branches: a branch reads the text it has missed just before the
+next picture.
 """
 
-import itertools
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from unimm.document import (
-    Document,
-    Dropped,
-    Ids,
-    ImageTokens,
-    Layout,
-    Segment,
-    attention_rule,
-    layout_document,
-    pack,
-)
+from unimm.document import Document, Ids, ImageTokens, Segment, attention_rule, pack
+from unimm.generation.branches import Branch, branches_of, needed_branches
+from unimm.generation.cache_policy import CachePolicy
+from unimm.generation.eviction import Evictor
 from unimm.generation.graphs import StepGraphs
+from unimm.generation.picture_context import context_steps, picture_lengths
 from unimm.model import UniMM
 from unimm.nn.attention import Visibility
 from unimm.nn.kv_cache import KVCache
 from unimm.nn.sampling import SamplingConfig
-from unimm.objectives.base import Block
+from unimm.objectives.base import Block, Watch
+
+
+class _Drawn(NamedTuple):
+    """A picture that later positions cannot read yet."""
+
+    codes: Tensor  # (h, w)
+    start: int  # position of <boi>
+    mark: int  # length of the rows that drew, behind <boi>
+    branches: tuple[int, ...]  # that drew
 
 
 class Engine:
-    """A batch of documents being written.
+    """A batch of documents being written; each may be in a phase of its own.
 
     Args:
         model: in evaluation mode.
         documents: what stands already: tokenised text and pictures, maybe an empty text.
         generators: one a document, on the CPU; all of its randomness.
         capacity: positions that a document may come to hold.
-        is_guided: whether any picture will be drawn with guidance.
+        is_guided: whether any picture will be drawn with guidance away from no text.
+        is_image_guided: likewise away from no earlier pictures.
         objective: how pictures are drawn; by default the model's first.
+        policy: what leaves the cache of long documents; by default nothing does.
         on_step: called after every step of the trunk with the positions it ran for one document.
     """
 
@@ -57,33 +61,40 @@ class Engine:
         generators: Sequence[torch.Generator],
         capacity: int,
         is_guided: bool,
+        is_image_guided: bool = False,
         objective: str | None = None,
+        policy: CachePolicy | None = None,
         on_step: Callable[[int], None] | None = None,
     ) -> None:
         self.model, self.special = model, model.special
         self.objective_config = model.config.find_objective(objective)
         self.generators = list(generators)
-        self.num_documents = len(documents)
-        self.num_branches = 2 if is_guided else 1
         self._on_step = on_step
+        self.branches = branches_of(is_guided=is_guided, is_image_guided=is_image_guided)
+        self.num_documents = len(documents)
         weight = model.text_embedding.weight
         self.device = weight.device
         config = model.config.backbone
         self.cache = KVCache(
             depth=config.depth,
-            num_rows=self.num_documents * self.num_branches,
+            num_rows=self.num_documents * len(self.branches),
             num_kv_heads=config.num_kv_heads,
             max_length=capacity,
             head_dim=config.head_width,
             dtype=weight.dtype,
             device=self.device,
         )
+        self._evictor: Evictor | None = None
+        if policy:
+            num_codes = picture_lengths(model, objective)[0] - 2  # <boi> and <eoi>
+            self._evictor = Evictor(
+                policy, self.cache, model.special, num_codes=num_codes, rope_base=config.rope_base
+            )
         self._graphs = self._step_graphs()
-        self._finish: Callable[[], None] | None = None  # what a drawn picture still lacks
-        # Where the next position of each document lies, and how many of its last text positions
-        # the unconditional rows have not read yet.
+        self._drawn: dict[int, _Drawn] = {}  # document -> its picture, until end_picture
+        # Where the next position of each document lies, and its text that no branch has read yet.
         self.cursors = [0] * self.num_documents
-        self.lags = [0] * self.num_documents
+        self.unread: list[list[int]] = [[] for _ in documents]
         self.last = self._prefill(documents)  # (B, D), predicts what comes next
 
     def lengths(self) -> list[int]:
@@ -96,73 +107,87 @@ class Engine:
 
     def add_text(self, ids: Sequence[Sequence[int]]) -> None:
         """Append text to each document; an empty list leaves it as it is."""
-        self.last = self._append_ids(self._rows(1), ids, self.cursors, self.last)
+        self.last = self._append_ids(self._rows([0]), ids, self.cursors, self.last)
         for document, new in enumerate(ids):
             self.cursors[document] += len(new)
-            self.lags[document] += len(new)
+            if len(self.branches) > 1:
+                self.unread[document] += new
 
-    def draw(self, sampling: SamplingConfig) -> ImageTokens:
-        """Begin and draw one picture in every document.
+    def draw(
+        self,
+        sampling: SamplingConfig,
+        documents: Sequence[int] | None = None,
+        *,
+        watch: Watch | None = None,
+    ) -> ImageTokens:
+        """Begin and draw one picture in each of these documents, by default in all.
 
         Returns:
             The pictures, stacked, on the CPU.
         """
-        branches = 2 if sampling.guidance_scale != 1 else 1
-        assert branches <= self.num_branches, "guidance was not announced"
-        rows = self._rows(branches)
-        last = self._begin_picture(branches)  # (G B, D)
-        origins = [cursor + 1 for cursor in self.cursors]
+        documents = range(self.num_documents) if documents is None else documents
+        branches = needed_branches(self.branches, sampling)
+        rows = self._rows(branches, documents)
+        starts = [self.cursors[d] for d in documents]
+        last = self._begin_picture(branches, documents)  # (G B, D)
         marks = self.cache.mark(rows)
-        tokens = self._run_blocks(last, rows, origins, branches, sampling)
+        tokens = self._run_blocks(last, rows, documents, len(branches), sampling, watch)
         assert tokens.codes is not None
-        self._finish = partial(self._read_picture, tokens.codes, origins, marks, branches)
+        for i, document in enumerate(documents):
+            self._drawn[document] = _Drawn(tokens.codes[i], starts[i], marks[i], branches)
         return tokens
 
     def end_picture(self) -> None:
-        """Make the drawn picture readable and append ``<eoi>``, after which text can follow."""
-        assert self._finish is not None, "no picture was drawn"
-        self._finish()
-        self._finish = None
-        ids = [[self.special.eoi]] * (self.num_documents * self.num_branches)
-        last = self._append_ids(
-            self._rows(self.num_branches), ids, self.cursors * self.num_branches
-        )
-        self.last = last[: self.num_documents]
-        self.cursors = [cursor + 1 for cursor in self.cursors]
-
-    def _read_picture(
-        self, codes: Tensor, origins: list[int], marks: list[int], branches: int
-    ) -> None:
-        """Leave what later positions read of drawn pictures ``(B, h, w)`` in all branches.
+        """Make the drawn pictures readable and append ``<eoi>``, after which text can follow.
 
         A document that ends in its picture never needs this.
         """
-        if not self.objective_config.is_own_context:
-            self.cache.rewind(self._rows(branches), marks)
-            self._append_context(codes, origins, 0, branches)
-        if branches < self.num_branches:
-            self._begin_picture(self.num_branches, first=1)
-            self._append_context(codes, origins, 1, self.num_branches)
-        extent = int(self._context(codes[0]).position_ids.max()) + 1
-        self.cursors = [origin + extent for origin in origins]
-        self.lags = [0] * self.num_documents
+        assert self._drawn, "no picture was drawn"
+        by_branches: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for document, drawn in self._drawn.items():
+            by_branches[drawn.branches].append(document)
+        for branches, documents in by_branches.items():
+            self._read_pictures(branches, documents)
+        documents = sorted(self._drawn)
+        everywhere = range(len(self.branches))
+        rows = self._rows(everywhere, documents)
+        starts = [self.cursors[d] for d in documents] * len(self.branches)
+        last = self._append_ids(rows, [[self.special.eoi]] * len(rows), starts)
+        at = torch.tensor(documents, device=self.device)
+        self.last = self.last.index_copy(0, at, last[: len(documents)])
+        for document in documents:
+            self.cursors[document] += 1
+            if self._evictor:
+                self.cursors[document] += self._evictor.end_page(
+                    document,
+                    self._rows(everywhere, [document]),
+                    start=self._drawn[document].start,
+                    end=self.cursors[document],
+                )
+        self._drawn = {}
 
     def keep(self, documents: Sequence[int]) -> None:
         """Go on with these documents only, renumbered in this order."""
         if list(documents) == list(range(self.num_documents)):
             return
-        branches = range(self.num_branches)
-        self.cache.select([d + b * self.num_documents for b in branches for d in documents])
+        self.cache.select(self._rows(range(len(self.branches)), documents))
         self._graphs = self._step_graphs()
         self.last = self.last[list(documents)]
         self.generators = [self.generators[d] for d in documents]
         self.cursors = [self.cursors[d] for d in documents]
-        self.lags = [self.lags[d] for d in documents]
+        self.unread = [self.unread[d] for d in documents]
+        if self._evictor:
+            self._evictor.keep(documents)
+        drawn = self._drawn
+        self._drawn = {new: drawn[d] for new, d in enumerate(documents) if d in drawn}
         self.num_documents = len(documents)
 
-    def _rows(self, until: int, first: int = 0) -> list[int]:
-        """Rows of the branches ``first`` to ``until``."""
-        return list(range(first * self.num_documents, until * self.num_documents))
+    # Rows and steps.
+
+    def _rows(self, branches: Sequence[int], documents: Sequence[int] | None = None) -> list[int]:
+        """Rows of branches, by default of all documents."""
+        documents = range(self.num_documents) if documents is None else documents
+        return [b * self.num_documents + d for b in branches for d in documents]
 
     def _step_graphs(self) -> StepGraphs | None:
         """The CPU has nothing to record with."""
@@ -171,7 +196,8 @@ class Engine:
 
     def _run(self, rows: list[int], x: Tensor, positions: Tensor, *, is_causal: bool) -> Tensor:
         """Run the trunk on new positions; ``advance`` says afterwards how many stay."""
-        if self._graphs:
+        are_neighbours = rows[-1] - rows[0] == len(rows) - 1
+        if self._graphs and are_neighbours:
             hidden = self._graphs.run(rows, x, positions, is_causal=is_causal)
         else:
             view = self.cache.view(rows, x.shape[1], is_causal=is_causal)
@@ -182,14 +208,11 @@ class Engine:
 
     def _prefill(self, documents: Sequence[Document]) -> Tensor:
         """Run the training forward over what stands already, filling the cache."""
-        layouts: list[Layout] = []
-        for branch in range(self.num_branches):
-            for document in documents:
-                texts = [i for i, part in enumerate(document.parts) if part.is_text]
-                dropped = Dropped(parts=frozenset(texts if branch else ()))
-                layouts.append(
-                    layout_document(document, self.objective_config, self.special, dropped=dropped)
-                )
+        layouts = [
+            branch.layout(document, self.objective_config, self.special)
+            for branch in self.branches
+            for document in documents
+        ]
         lengths = [len(layout) for layout in layouts]
         batch = pack(
             [[layout] for layout in layouts],
@@ -200,15 +223,22 @@ class Engine:
         ends = [int(layout.position_ids.max()) + 1 for layout in layouts]
         self.cursors = ends[: self.num_documents]
         batch = batch.to(self.device)
-        rows = self._rows(self.num_branches)
+        rows = self._rows(range(len(self.branches)))
         view = self.cache.view(rows, max(lengths), is_causal=True)
+        visible = attention_rule(batch)
+        if self._evictor:
+            visible = visible & self._evictor.begin(layouts, self.num_documents).to(self.device)
         hidden = self.model.backbone(
             self.model.embed_inputs(batch.input_ids, batch.code_ids),
             batch.position_ids,
-            Visibility(dense=attention_rule(batch)[:, None]),
+            Visibility(dense=visible[:, None]),
             view,
         )
         self.cache.advance(rows, lengths)
+        for document in range(self.num_documents if self._evictor else 0):
+            assert self._evictor
+            own = self._rows(range(len(self.branches)), [document])
+            self.cursors[document] += self._evictor.evict(document, own)
         if self._on_step:
             self._on_step(max(lengths))
         at = torch.tensor(lengths[: self.num_documents], device=self.device) - 1
@@ -250,47 +280,72 @@ class Engine:
         newest = hidden[torch.arange(len(rows), device=self.device), (at - 1).clamp(min=0)]
         return newest if last is None else torch.where((at > 0)[:, None], newest, last)
 
-    def _begin_picture(self, until: int, first: int = 0) -> Tensor:
-        """Append ``<boi>``, in the unconditional rows after the nulls they still lack."""
+    # Pictures.
+
+    def _begin_picture(
+        self, branches: Sequence[int], documents: Sequence[int] | None = None
+    ) -> Tensor:
+        """Append ``<boi>``, in the hidden branches after the text that they have not read yet."""
+        documents = range(self.num_documents) if documents is None else documents
         ids: list[list[int]] = []
         starts: list[int] = []
-        for branch in range(first, until):
-            for cursor, lag in zip(self.cursors, self.lags, strict=True):
-                missing = lag if branch else 0
-                ids.append([self.special.null] * missing + [self.special.boi])
-                starts.append(cursor - missing)
-        return self._append_ids(self._rows(until, first), ids, starts)
+        for branch in branches:
+            for document in documents:
+                missed = self.branches[branch].reads(self.unread[document], self.special)
+                ids.append([*missed, self.special.boi])
+                starts.append(self.cursors[document] - len(missed))
+        return self._append_ids(self._rows(branches, documents), ids, starts)
 
     def _run_blocks(
         self,
         last: Tensor,
         rows: list[int],
-        origins: list[int],
-        branches: int,
+        documents: Sequence[int],
+        num_branches: int,
         sampling: SamplingConfig,
+        watch: Watch | None,
     ) -> ImageTokens:
         """Drive the objective's sampler block by block."""
         objective = self.model.objective(self.objective_config.name)
+        origins = [self.cursors[d] + 1 for d in documents]
         offset = torch.tensor(origins).to(self.device)[:, None, None]  # (B, 1, 1)
         steps = objective.sample(
             last,
-            generators=self.generators,
+            generators=[self.generators[d] for d in documents],
             sampling=sampling,
             embed_codes=self.model.embed_codes,
+            watch=watch,
         )
         try:
             block: Block = next(steps)
             while True:
                 hidden = self._run(
                     rows,
-                    block.x.repeat(branches, 1, 1),
-                    (block.positions + offset).repeat(branches, 1, 1),
+                    block.x.repeat(num_branches, 1, 1),
+                    (block.positions + offset).repeat(num_branches, 1, 1),
                     is_causal=block.is_causal,
                 )
                 self.cache.advance(rows, [block.keep] * len(rows))
                 block = steps.send(hidden)
         except StopIteration as stop:
             return cast(ImageTokens, stop.value).map(Tensor.cpu)
+
+    def _read_pictures(self, branches: tuple[int, ...], documents: Sequence[int]) -> None:
+        """Leave in all branches what later positions read of pictures that these branches drew."""
+        missing = [b for b in range(len(self.branches)) if b not in branches]
+        is_own = self.objective_config.is_own_context
+        redone = [b for b in branches if not is_own or self.branches[b] is Branch.PICTURES]
+        self.cache.release(self._rows(branches, documents))
+        marks = [self._drawn[d].mark for d in documents]
+        self.cache.rewind(self._rows(redone, documents), marks * len(redone))
+        if missing:
+            self._begin_picture(missing, documents)
+        if redone or missing:
+            self._append_context(documents, sorted([*redone, *missing]))
+        for document in documents:
+            context = self._context(self._drawn[document].codes)
+            self.cursors[document] += 2 + int(context.position_ids.max())  # and <boi>
+            self.unread[document] = []
 
     def _context(self, codes: Tensor) -> Segment:
         """A clean picture as later positions read it."""
@@ -299,39 +354,21 @@ class Engine:
     def _stack(self, arrays: Sequence[Ids]) -> Tensor:
         return torch.tensor(np.stack(arrays), device=self.device)
 
-    def _append_context(self, codes: Tensor, origins: list[int], first: int, until: int) -> None:
-        """Append clean pictures ``(B, h, w)`` as later positions read them."""
-        segments = [self._context(picture) for picture in codes]
-        placed = [s.position_ids + origin for s, origin in zip(segments, origins, strict=True)]
-        positions = self._stack(placed)  # (B, n, 3)
+    def _append_context(self, documents: Sequence[int], branches: Sequence[int]) -> None:
+        """Append clean pictures as later positions of these branches read them."""
+        rows = self._rows(branches, documents)
+        pictures = [
+            self.branches[b].shows(self._drawn[d].codes) for b in branches for d in documents
+        ]
+        segments = [self._context(codes) for codes in pictures]
+        origins = [self.cursors[d] + 1 for d in documents] * len(branches)
+        positions = self._stack(
+            [s.position_ids + origin for s, origin in zip(segments, origins, strict=True)]
+        )  # (R, n, 3)
         x = self.model.embed_inputs(
             self._stack([s.input_ids for s in segments]),
             self._stack([s.code_ids for s in segments]),
-        )  # (B, n, D)
-        blocks = segments[0].block_ids
-        length, rows = blocks.shape[0], self._rows(until, first)
-        is_causal = int(blocks[-1]) == length - 1  # every block is one position
-        starts = [0, *(int(i) + 1 for i in np.flatnonzero(np.diff(blocks)))]
-        bounds = [0, length] if is_causal else [*starts, length]
-        for start, end in itertools.pairwise(bounds):
-            self._run(
-                rows,
-                x[:, start:end].repeat(until - first, 1, 1),
-                positions[:, start:end].repeat(until - first, 1, 1),
-                is_causal=is_causal,
-            )
+        )  # (R, n, D)
+        for start, end, is_causal in context_steps(segments[0].block_ids):
+            self._run(rows, x[:, start:end], positions[:, start:end], is_causal=is_causal)
             self.cache.advance(rows, [end - start] * len(rows))
-
-
-def picture_lengths(model: UniMM, objective: str | None = None) -> tuple[int, int]:
-    """Positions that a picture takes in the cache, ``<boi>`` and ``<eoi>`` included.
-
-    Returns:
-        How many stay, and how many there are at most while it is drawn.
-    """
-    config = model.config.find_objective(objective)
-    zeros = model.objective(config.name).zeros(torch.device("cpu"))[0]
-    side = model.spec.grid_size
-    codes = torch.zeros(side, side, dtype=torch.int64) if zeros.codes is None else zeros.codes
-    kept = 2 + config.context(codes.numpy(), model.special).input_ids.shape[0]
-    return kept, max(kept, 1 + config.layout(zeros, model.special).input_ids.shape[0])

@@ -4,85 +4,40 @@ import base64
 import html
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from PIL import Image
 
+from unimm.generation.page_style import STYLE
+
 _SIDE = 512  # pixels: small pictures are enlarged smoothly, browsers would blur them
+_LARGEST = 1024  # of a photo that was given
+_MOMENT = 96
 _TITLE_LENGTH = 64
-
-_STYLE = """
-:root { --paper: #fbf7ee; --desk: #ece4d4; --ink: #3a2e25; --faint: #9a8a76; --accent: #b5533c; }
-* { box-sizing: border-box; margin: 0; }
-body { background: var(--desk); color: var(--ink); padding: 4vmin 20px 40px;
-  font-family: "Iowan Old Style", "Palatino Linotype", Palatino, "Book Antiqua", "URW Palladio L",
-    Georgia, "DejaVu Serif", serif; }
-main { max-width: 1000px; margin: 0 auto; }
-header { text-align: center; padding: 5vmin 0 6vmin; }
-h1 { font-size: clamp(1.9rem, 4.6vw, 3.2rem); font-weight: 600; line-height: 1.15;
-  letter-spacing: -.01em; text-wrap: balance; }
-header::after { content: "\\2766"; display: block; margin-top: 1.1rem; font-size: 1.6rem;
-  color: var(--accent); }
-.page { position: relative; display: grid; grid-template-columns: 1fr 1fr; margin-bottom: 34px;
-  min-height: 380px; background: var(--paper); border-radius: 6px; overflow: hidden;
-  box-shadow: 0 1px 2px #4a36201f, 0 12px 34px #4a36202b; break-inside: avoid; }
-.page::after { content: ""; position: absolute; inset: 0 calc(50% - 26px); pointer-events: none;
-  background: linear-gradient(90deg, transparent, #5a42281f 50%, transparent); }
-.page:nth-of-type(even) .art { order: 2; }
-.art { display: grid; align-content: center; gap: 18px; padding: 34px; }
-.art img { display: block; width: 100%; height: auto; border-radius: 4px;
-  box-shadow: 0 0 0 1px #4a362014, 0 3px 12px #4a362026; }
-.words { display: flex; flex-direction: column; justify-content: center; padding: 40px 44px 56px;
-  font-size: clamp(1.2rem, 2.2vw, 1.7rem); line-height: 1.5; text-wrap: pretty;
-  hanging-punctuation: first; }
-.words p + p { margin-top: .8em; }
-.first .words p:first-child::first-letter { float: left; font-size: 3.5em; line-height: .8;
-  padding: .09em .09em 0 0; color: var(--accent); }
-.number { position: absolute; bottom: 18px; right: 26px; font-size: .85rem; color: var(--faint); }
-.page:nth-of-type(even) .number { right: auto; left: 26px; }
-.plain { display: block; min-height: 0; }
-.plain::after { display: none; }
-.plain .words { padding: 56px 12%; text-align: center; }
-.plain .art { max-width: 560px; margin: 0 auto; }
-.end { text-align: center; font-style: italic; font-size: 1.3rem; padding: 10px 0 34px; }
-footer { border-top: 1px solid #4a362026; padding-top: 16px; color: var(--faint);
-  font-size: .78rem; line-height: 1.6; text-align: center; overflow-wrap: anywhere; }
-@media (max-width: 700px) {
-  .page { display: block; min-height: 0; }
-  .page::after { display: none; }
-  .art { padding: 18px 18px 0; }
-  .words { padding: 24px 26px 52px; }
-}
-@page { size: A4 landscape; margin: 14mm; }
-@media print {
-  * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-  body { background: none; padding: 0; }
-  main { max-width: none; }
-  header { display: flex; flex-direction: column; justify-content: center; height: 175mm;
-    break-after: page; padding: 0; }
-  h1 { font-size: 34pt; }
-  .page { height: 170mm; margin: 0; box-shadow: none; border: .3mm solid #4a362033;
-    break-after: page; }
-  .page .words { font-size: 17pt; }
-  .end { padding-top: 30mm; }
-}
-"""
+_LONG = 420  # characters of a page that are set smaller
 
 
-def story_page(parts: Sequence[str | Image.Image], settings: dict[str, Any]) -> str:
+def story_page(
+    parts: Sequence[str | Image.Image],
+    settings: dict[str, Any],
+    previews: Sequence[Sequence[Image.Image]] = (),
+) -> str:
     """Lay a story out as spreads of a picture and the text before it.
 
     Args:
         parts: texts and pictures in reading order.
         settings: of the story; prompt, seed, model and sampling go into the footer.
+        previews: of each picture what there was of it while it was drawn: a strip below it.
 
     Returns:
         HTML that needs no other file.
     """
     title = html.escape(_title(parts))
+    strips = iter(previews)
     spreads = "\n".join(
-        _spread(text, pictures, number) for number, (text, pictures) in enumerate(_pages(parts), 1)
+        _spread(text, [(picture, next(strips, ())) for picture in pictures], number)
+        for number, (text, pictures) in enumerate(_pages(parts), 1)
     )
     return f"""<!doctype html>
 <html lang="en">
@@ -91,7 +46,7 @@ def story_page(parts: Sequence[str | Image.Image], settings: dict[str, Any]) -> 
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="generator" content="unimm">
 <title>{title}</title>
-<style>{_STYLE}</style>
+<style>{STYLE}</style>
 </head>
 <body>
 <main>
@@ -127,56 +82,77 @@ def _pages(parts: Sequence[str | Image.Image]) -> list[tuple[str, list[Image.Ima
     return pages
 
 
-def _spread(text: str, pictures: Sequence[Image.Image], number: int) -> str:
+def _spread(
+    text: str, pictures: Sequence[tuple[Image.Image, Sequence[Image.Image]]], number: int
+) -> str:
     paragraphs = [html.escape(line.strip()) for line in text.splitlines() if line.strip()]
     words = "".join(f"<p>{line}</p>" for line in paragraphs)
+    alt = html.escape(text.strip())
     art = "".join(
-        f'<img src="data:image/png;base64,{_png(picture)}" alt="{html.escape(text.strip())}">'
-        for picture in pictures
+        f'<img src="{_source(picture)}" alt="{alt}">{_strip(moments)}'
+        for picture, moments in pictures
     )
+    size = "words long" if len(text) > _LONG else "words"
     blocks = [f'<div class="art">{art}</div>'] if art else []
-    blocks += [f'<div class="words">{words}</div>'] if words else []
+    blocks += [f'<div class="{size}">{words}</div>'] if words else []
     kind = "page" + (" first" if number == 1 else "") + (" plain" if len(blocks) < 2 else "")
     return (
         f'<section class="{kind}">{"".join(blocks)}<span class="number">{number}</span></section>'
     )
 
 
-def _png(picture: Image.Image) -> str:
-    scale = _SIDE / max(picture.size)
-    if scale > 1:
-        size = (round(picture.width * scale), round(picture.height * scale))
+def _strip(moments: Sequence[Image.Image]) -> str:
+    """How the picture was drawn, from its first marks to the last but one."""
+    if not moments:
+        return ""
+    items = "".join(
+        f'<li class="moment"><img src="{_source(moment, _MOMENT)}" alt=""></li>'
+        for moment in moments
+    )
+    return f'<ol class="strip" aria-label="How it was drawn">{items}</ol>'
+
+
+def _source(picture: Image.Image, smallest: int = _SIDE) -> str:
+    """A picture as the value of ``src``, brought to a sensible size."""
+    side = max(picture.size)
+    scale = max(smallest / side, 1) if side < _LARGEST else _LARGEST / side
+    if scale != 1:
+        size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
         picture = picture.resize(size, Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _colophon(settings: dict[str, Any]) -> str:
     """What was asked, by which model, with which seed and sampling."""
-    lines: list[str] = []
-    prompt = " ".join(settings.get("prompt", []))
-    if prompt:
-        lines.append(
-            f"Prompt: \N{LEFT DOUBLE QUOTATION MARK}{prompt}\N{RIGHT DOUBLE QUOTATION MARK}"
-        )
-    facts = [f"{key} {settings[key]}" for key in ("model", "seed") if key in settings]
-    if facts:
-        lines.append("Written and drawn by unimm \N{MIDDLE DOT} " + " \N{MIDDLE DOT} ".join(facts))
-    samplings = (
-        ("text", "text"),
-        ("first_page", "first picture"),
-        ("later_pages", "later pictures"),
+    facts = "".join(
+        f"<dt>{html.escape(name)}</dt><dd>{html.escape(value, quote=False)}</dd>\n"
+        for name, value in _facts(settings)
     )
-    found = [f"{label}: {_sampling(settings[key])}" for key, label in samplings if key in settings]
-    if found:
-        lines.append(" \N{MIDDLE DOT} ".join(found))
-    return "<br>\n".join(html.escape(line, quote=False) for line in lines)
+    return f"<h2>How this was made</h2>\n<dl>\n{facts}</dl>" if facts else ""
+
+
+def _facts(settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    pieces = [x if isinstance(x, str) else "[picture]" for x in settings.get("prompt", [])]
+    pieces += settings.get("page_texts") or []
+    if prompt := " ".join(filter(None, pieces)):
+        yield "prompt", f"\N{LEFT DOUBLE QUOTATION MARK}{prompt}\N{RIGHT DOUBLE QUOTATION MARK}"
+    made = [f"{key} {settings[key]}" for key in ("model", "seed") if key in settings]
+    if made:
+        yield "made by", "unimm, " + ", ".join(made)
+    samplings = {"text": "text", "first_page": "first picture", "later_pages": "later pictures"}
+    for key, label in samplings.items():
+        if key in settings and (shown := _sampling(settings[key])):
+            yield label, shown
+    if policy := settings.get("cache_policy"):
+        yield "memory", f"the newest {policy['window_pages']} pages whole, and what is anchored"
 
 
 def _sampling(values: dict[str, Any]) -> str:
     names = {"temperature": "temperature", "top_k": "top-k", "top_p": "top-p"}
-    off = {"top_k": 0, "top_p": 1, "guidance_scale": 1}
-    names["guidance_scale"] = "guidance"
+    names |= {"guidance_scale": "guidance", "image_guidance_scale": "guidance by earlier pictures"}
+    names["num_steps"] = "steps"
+    off = {"top_k": 0, "top_p": 1, "guidance_scale": 1, "image_guidance_scale": 1, "num_steps": 0}
     shown = [f"{names[k]} {values[k]:g}" for k in names if k in values and values[k] != off.get(k)]
     return ", ".join(shown)

@@ -1,18 +1,22 @@
-"""The loop of a story: text until ``<boi>``, a picture, text ... until ``<eos>``.
+"""The loop of a document: text until ``<boi>``, a picture, text ... until ``<eos>``.
 
-It never asks which objective draws. All documents of a call go page by page together; one that has
-ended leaves the batch.
+It never asks which objective draws. The documents of a call go in rounds: those that write, write;
+then those that draw, draw together. Which page a document is on, and what it still has to do, is
+its own affair; one that has ended leaves the batch.
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 from torch import Tensor
 
 from unimm.document import Document, ImageTokens, Part, mix_seed
-from unimm.generation.engine import Engine, picture_lengths
+from unimm.generation.cache_policy import CachePolicy
+from unimm.generation.engine import Engine
+from unimm.generation.previews import Recorder
+from unimm.generation.room import Room
 from unimm.nn.sampling import SamplingConfig, sample_from_logits
 from unimm.pipeline import Pipeline
 
@@ -22,15 +26,17 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What shall be written.
+    """How documents shall be written.
 
     Attributes:
         text: how text is drawn.
         first_page: how the first picture of a document is drawn.
         later_pages: how pictures that follow another are drawn.
-        num_images: pictures to draw; None lets the model end the story.
-        max_images: bound on the pictures, when the model ends the story.
+        num_images: pictures to draw, where a document does not say; None lets the model end it.
+        max_images: bound on the pictures, when the model ends the document.
         max_text_tokens: bound on a page's text; the picture begins when it is reached.
+        cache_policy: what leaves the cache of a long document; None keeps everything.
+        num_previews: moments of each picture's drawing that are told with it.
     """
 
     text: SamplingConfig
@@ -39,11 +45,8 @@ class Plan:
     num_images: int | None = None
     max_images: int = 8
     max_text_tokens: int = 96
-
-    @property
-    def limit(self) -> int:
-        """Pictures after which the story ends."""
-        return self.max_images if self.num_images is None else self.num_images
+    cache_policy: CachePolicy | None = None
+    num_previews: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +56,13 @@ class Request:
     Attributes:
         parts: tokenised text and pictures that stand already.
         page_texts: ids of the text before each picture to draw; None lets the model write.
+        num_images: pictures to draw; None leaves it to the plan.
         seed: of all the document's randomness.
     """
 
     parts: tuple[Part, ...]
     page_texts: tuple[list[int], ...] | None = None
+    num_images: int | None = None
     seed: int
 
     @property
@@ -70,6 +75,12 @@ class Request:
         empty = Part(text_ids=torch.zeros(0, dtype=torch.int64))
         return Document(parts=self.parts or (empty,))
 
+    def wanted(self, plan: Plan) -> int | None:
+        """Pictures to draw; None if the model ends the document."""
+        if self.page_texts is not None:
+            return len(self.page_texts)
+        return plan.num_images if self.num_images is None else self.num_images
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextEvent:
@@ -81,23 +92,54 @@ class TextEvent:
 
 @dataclass(frozen=True, kw_only=True)
 class PictureEvent:
-    """A document's next picture is drawn: ``codes (h, w)`` or latents, on the CPU."""
+    """A document's next picture is drawn: ``codes (h, w)`` or latents, on the CPU.
+
+    Attributes:
+        document: which.
+        tokens: the picture.
+        previews: what there was of it at the plan's moments of its drawing.
+    """
 
     document: int
     tokens: ImageTokens
+    previews: tuple[ImageTokens, ...] = ()
 
 
 Event = TextEvent | PictureEvent
 
 
 @dataclass
-class _Page:
-    """A document's text on the page being written."""
+class _Draft:
+    """Where a document stands.
 
-    room: int  # tokens that the page may still take
+    Attributes:
+        number: of its request.
+        request: what it is to become.
+        wanted: pictures to draw; None if the model ends it.
+        limit: pictures after which it ends.
+        drawn: pictures drawn so far.
+        room: text tokens that the page may still take.
+        is_done: the page's text is complete.
+        has_ended: no picture follows.
+    """
+
+    number: int
+    request: Request
+    wanted: int | None
+    limit: int
+    drawn: int = 0
+    room: int = 0
     is_done: bool = False
-    has_ended: bool = False  # with ``<eos>``: no picture follows
-    ids: list[int] = field(default_factory=list[int])
+    has_ended: bool = False
+
+    def begin_page(self, room: int) -> None:
+        self.room, self.is_done = room, False
+
+    def to_come(self) -> int:
+        """Pictures that the context must still hold, the one being approached included."""
+        if self.limit == 0:
+            return 0
+        return 1 if self.wanted is None else self.limit - self.drawn
 
 
 @torch.inference_mode()
@@ -112,7 +154,7 @@ def write(
 
     Args:
         pipeline: model and tokenizers.
-        requests: with equally many given pictures each, so that they can go page by page.
+        requests: of any kinds, mixed.
         plan: common to all.
         progress: told of every step.
 
@@ -131,165 +173,142 @@ class _Writer:
         plan: Plan,
         progress: Progress | None,
     ) -> None:
-        self.plan, self.requests, self.progress = plan, requests, progress
+        self.plan, self.progress = plan, progress
         self.model, special = pipeline.model, pipeline.model.special
-        self.max_length = self.model.config.backbone.max_seq_len
-        self.kept, self.peak = picture_lengths(self.model, pipeline.objective)
-        self.num_given = requests[0].num_given
         self.page, self.positions = 0, 0
         # Ids that are no text: special ones, and rows that only fill the embedding up.
         silent = [special.pad, special.bos, special.null, special.eoi]
         self.silent = silent + list(range(pipeline.text_tokenizer.vocab_size, special.vocab_size))
-        prompts = [self._prompt_length(request) for request in requests]
-        self._check_room(prompts)
-        pages = [self._sampling(page) for page in range(plan.limit)]
+        self.active = [self._draft(number, request) for number, request in enumerate(requests)]
+        self.room = Room(
+            self.model, plan.max_text_tokens, plan.cache_policy, pipeline.objective
+        )
+        for draft in self.active:
+            self.room.check(draft.request, draft.limit, draft.to_come())
+        samplings = {self._sampling(d, page) for d in self.active for page in range(d.limit)[:2]}
         self.engine = Engine(
             self.model,
             [request.document() for request in requests],
             generators=[
                 torch.Generator().manual_seed(mix_seed(request.seed, 0, 0)) for request in requests
             ],
-            capacity=self._capacity(max(prompts)),
-            is_guided=any(sampling.guidance_scale != 1 for sampling in pages),
+            capacity=self.room.capacity([(d.request, d.limit) for d in self.active]),
+            is_guided=any(sampling.guidance_scale != 1 for sampling in samplings),
+            is_image_guided=any(sampling.image_guidance_scale != 1 for sampling in samplings),
             objective=pipeline.objective,
+            policy=plan.cache_policy,
             on_step=self._count,
         )
-        self.active = list(range(len(requests)))  # request of each of the engine's documents
 
     def run(self) -> Iterator[Event]:
-        limit = self.plan.limit
-        for page in range(limit + (self.plan.num_images == 0)):
-            self.page = page
-            pages = yield from self._write_page()
-            self._keep([i for i, text in enumerate(pages) if not text.has_ended])
-            if not self.active or page == limit:
-                return
-            drawn = self.engine.draw(self._sampling(page))
-            for i, document in enumerate(self.active):
-                yield PictureEvent(document=document, tokens=drawn[i])
-            if page + 1 == limit:
-                return
-            self.engine.end_picture()
-            self._keep([i for i, n in enumerate(self.engine.lengths()) if self._fits(n)])
+        while self.active:
+            yield from self._write_texts()
+            self._keep([not draft.has_ended for draft in self.active])
             if not self.active:
                 return
+            yield from self._draw()
+            self._keep([draft.drawn < draft.limit for draft in self.active])
+            if not self.active:
+                return
+            self.engine.end_picture()
+            lengths = zip(self.active, self.engine.lengths(), strict=True)
+            # When the pictures are counted, that they fit was checked beforehand.
+            self._keep([d.wanted is not None or self.room.fits(length) for d, length in lengths])
+            self.page += 1
 
-    def _write_page(self) -> Generator[Event, None, list[_Page]]:
+    def _draft(self, number: int, request: Request) -> _Draft:
+        wanted = request.wanted(self.plan)
+        limit = self.plan.max_images if wanted is None else wanted
+        return _Draft(number=number, request=request, wanted=wanted, limit=limit)
+
+    def _write_texts(self) -> Generator[Event, None, None]:
         """Write every document's text up to its next picture, or to its end."""
-        pages = [_Page(room=self._room(length)) for length in self.engine.lengths()]
-        given = [self.requests[d].page_texts for d in self.active]
-        if given[0] is not None:
-            texts = [list(text[self.page]) if text else [] for text in given]
-            self.engine.add_text(texts)
-            for document, ids in zip(self.active, texts, strict=True):
-                yield TextEvent(document=document, ids=ids)
-            return pages
-        banned = torch.tensor(self._banned(), device=self.engine.device)
+        new: list[list[int]] = []
+        for draft, length in zip(self.active, self.engine.lengths(), strict=True):
+            draft.begin_page(self.room.for_text(length, draft.to_come()))
+            texts = draft.request.page_texts
+            new.append(list(texts[draft.drawn]) if texts else [])
+            draft.is_done = texts is not None
+            if draft.is_done:
+                yield TextEvent(document=draft.number, ids=new[-1])
+        if any(new):
+            self.engine.add_text(new)
+        banned = self._banned()
         while True:
-            self._close_full(pages)
-            if all(page.is_done for page in pages):
-                return pages
-            chosen = self._sample_text(pages, banned)
-            new: list[list[int]] = []
-            for i, (page, token) in enumerate(zip(pages, chosen, strict=True)):
-                if page.is_done or self._ends(page, token):
-                    new.append([])
-                    continue
-                new.append([token])
-                page.room -= 1
-                yield TextEvent(document=self.active[i], ids=[token])
+            for draft in self.active:
+                if draft.room <= 0 and not draft.is_done:
+                    draft.is_done, draft.has_ended = True, draft.limit == 0
+            if all(draft.is_done for draft in self.active):
+                return
+            tokens = self._sample_text(banned)
+            new = [self._take(draft, x) for draft, x in zip(self.active, tokens, strict=True)]
+            for draft, ids in zip(self.active, new, strict=True):
+                if ids:
+                    yield TextEvent(document=draft.number, ids=ids)
             self.engine.add_text(new)
 
-    def _sample_text(self, pages: list[_Page], banned: Tensor) -> list[int]:
+    def _sample_text(self, banned: Tensor) -> list[int]:
         """Draw a token a document; one that waits draws no random number."""
-        logits = self.engine.text_logits().index_fill(1, banned, float("-inf"))
+        logits = self.engine.text_logits().masked_fill(banned, float("-inf"))
         noise = [
-            0.0 if page.is_done else float(torch.rand((), generator=generator))
-            for page, generator in zip(pages, self.engine.generators, strict=True)
+            0.0 if draft.is_done else float(torch.rand((), generator=generator))
+            for draft, generator in zip(self.active, self.engine.generators, strict=True)
         ]
         uniform = torch.tensor(noise).to(logits.device)
         tokens = sample_from_logits(logits, uniform, self.plan.text)
         return cast(list[int], tokens.tolist())  # pyright: ignore[reportUnknownMemberType]
 
-    def _ends(self, page: _Page, token: int) -> bool:
+    def _take(self, draft: _Draft, token: int) -> list[int]:
+        """What a drawn token adds to a document's text."""
+        if draft.is_done:
+            return []
         special = self.model.special
-        page.has_ended = token == special.eos
-        page.is_done = token in (special.eos, special.boi)
-        return page.is_done
+        draft.has_ended = token == special.eos
+        draft.is_done = token in (special.eos, special.boi)
+        if draft.is_done:
+            return []
+        draft.room -= 1
+        return [token]
 
-    def _close_full(self, pages: list[_Page]) -> None:
-        for page in pages:
-            if page.room <= 0 and not page.is_done:
-                page.is_done, page.has_ended = True, self.plan.limit == 0
+    def _banned(self) -> Tensor:
+        """Tokens that each document cannot have now, ``(B, V)`` bool."""
+        special = self.model.special
+        banned = torch.zeros(len(self.active), special.vocab_size, dtype=torch.bool)
+        banned[:, self.silent] = True
+        for row, draft in enumerate(self.active):
+            if draft.limit == 0:
+                banned[row, special.boi] = True
+            elif draft.wanted is not None:
+                banned[row, special.eos] = True
+        return banned.to(self.engine.device)
 
-    def _banned(self) -> list[int]:
-        special, banned = self.model.special, list(self.silent)
-        if self.plan.limit == 0:
-            banned.append(special.boi)
-        elif self.plan.num_images is not None:
-            banned.append(special.eos)
-        return banned
+    def _draw(self) -> Generator[Event, None, None]:
+        """Draw every document's next picture, those of one sampling together."""
+        groups: dict[SamplingConfig, list[int]] = {}
+        for place, draft in enumerate(self.active):
+            groups.setdefault(self._sampling(draft, draft.drawn), []).append(place)
+        for sampling, places in groups.items():
+            recorder = Recorder(self.plan.num_previews)
+            tokens = self.engine.draw(sampling, places, watch=recorder.watch)
+            for i, place in enumerate(places):
+                draft = self.active[place]
+                draft.drawn += 1
+                previews = recorder.of(i)
+                yield PictureEvent(document=draft.number, tokens=tokens[i], previews=previews)
 
-    def _sampling(self, page: int) -> SamplingConfig:
-        is_first = page + self.num_given == 0
-        return self.plan.first_page if is_first else self.plan.later_pages
+    def _sampling(self, draft: _Draft, page: int) -> SamplingConfig:
+        """How a document's picture is drawn; a first one has no earlier ones to drop."""
+        if draft.request.num_given + page > 0:
+            return self.plan.later_pages
+        return replace(self.plan.first_page, image_guidance_scale=1.0)
 
-    def _keep(self, documents: list[int]) -> None:
-        self.active = [self.active[i] for i in documents]
-        if documents:
-            self.engine.keep(documents)
+    def _keep(self, stays: list[bool]) -> None:
+        places = [place for place, is_kept in enumerate(stays) if is_kept]
+        self.active = [self.active[place] for place in places]
+        if places:
+            self.engine.keep(places)
 
     def _count(self, num_positions: int) -> None:
         self.positions += num_positions
         if self.progress:
             self.progress(self.page, self.positions)
-
-    # What fits.
-
-    def _prompt_length(self, request: Request) -> int:
-        texts = [part.text_ids for part in request.parts if part.text_ids is not None]
-        return 1 + sum(map(len, texts)) + request.num_given * self.kept
-
-    def _pictures_to_come(self) -> int:
-        """Pictures that the context must still hold, the one being approached included."""
-        if self.plan.limit == 0:
-            return 0
-        return 1 if self.plan.num_images is None else self.plan.limit - self.page
-
-    def _needed(self, pictures: int) -> int:
-        """Positions for so many pictures; only the last may take more while it is drawn."""
-        return 0 if pictures == 0 else (pictures - 1) * self.kept + self.peak
-
-    def _room(self, length: int) -> int:
-        """Text tokens that the next page of a document may take."""
-        room = self.max_length - length - self._needed(self._pictures_to_come())
-        return min(self.plan.max_text_tokens, room)
-
-    def _fits(self, length: int) -> bool:
-        """Whether another page fits; when the pictures are counted, that is checked beforehand."""
-        return self.plan.num_images is not None or length + self.peak <= self.max_length
-
-    def _check_room(self, prompts: list[int]) -> None:
-        pictures = self._pictures_to_come()
-        for request, length in zip(self.requests, prompts, strict=True):
-            texts = sum(map(len, request.page_texts or ()))
-            if length > self.max_length:
-                raise ValueError(
-                    f"the prompt takes {length} positions, but the model's context has "
-                    f"{self.max_length}: shorten it"
-                )
-            if length + texts + self._needed(pictures) > self.max_length:
-                raise ValueError(
-                    f"the prompt takes {length} positions, the pages' texts {texts} and {pictures} "
-                    f"pictures {self._needed(pictures)}, but the model's context has "
-                    f"{self.max_length}: shorten the prompt or ask for fewer pictures"
-                )
-
-    def _capacity(self, longest_prompt: int) -> int:
-        """Positions of a row of the cache, padding of uneven texts included."""
-        given = [sum(map(len, request.page_texts or ())) for request in self.requests]
-        pages = max(self.plan.limit, 1)
-        text = max(given) if any(given) else pages * self.plan.max_text_tokens
-        whole = longest_prompt + text + pages * self.kept + self.peak
-        padding = max([self.plan.max_text_tokens, *given]) + 2
-        return min(whole, self.max_length) + padding

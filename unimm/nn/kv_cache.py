@@ -1,9 +1,12 @@
 """The static key-value cache: one row a guidance branch of a document, each with its own length."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from unimm.nn.attention import Visibility
+from unimm.nn.rope import NUM_AXES, apply_rope, rope_cos_sin
 
 
 class KVCache:
@@ -37,6 +40,7 @@ class KVCache:
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
         self.lengths = [0] * num_rows
+        self.is_marked = [False] * num_rows
         self.max_length = max_length
 
     def view(self, rows: list[int], num_new: int, *, is_causal: bool) -> "CacheView":
@@ -71,8 +75,15 @@ class KVCache:
             self.lengths[row] += count
 
     def mark(self, rows: list[int]) -> list[int]:
-        """Remember where rows stand, for ``rewind``."""
+        """Remember where rows stand, until ``rewind`` or ``release``."""
+        for row in rows:
+            self.is_marked[row] = True
         return [self.lengths[row] for row in rows]
+
+    def release(self, rows: list[int]) -> None:
+        """Forget marks; what was written after them stays."""
+        for row in rows:
+            self.is_marked[row] = False
 
     def rewind(self, rows: list[int], marks: list[int]) -> None:
         """Forget what was written after the mark."""
@@ -80,12 +91,42 @@ class KVCache:
             if mark > self.lengths[row]:
                 raise ValueError(f"cannot rewind row {row} of {self.lengths[row]} to {mark}")
             self.lengths[row] = mark
+        self.release(rows)
+
+    def evict(self, rows: Sequence[int], kept: Sequence[int]) -> None:
+        """Keep only these positions of rows, moved together in this order.
+
+        The memory stays where it is, so that recorded steps stay valid.
+
+        Raises:
+            ValueError: while a mark is open: it would point elsewhere.
+        """
+        marked = [row for row in rows if self.is_marked[row]]
+        if marked:
+            raise ValueError(f"rows {marked} cannot lose positions while a mark is open: rewind")
+        index = torch.tensor(kept, dtype=torch.int64, device=self.keys.device)
+        for row in rows:
+            for cached in (self.keys, self.values):
+                cached[:, row, :, : len(kept)] = cached[:, row, :, index]
+            self.lengths[row] = len(kept)
+
+    def shift(self, rows: Sequence[int], steps: Sequence[int], rope_base: float) -> None:
+        """Turn the keys of each row's first ``len(steps)`` positions so many positions further.
+
+        Rotations add up, so a key need not be kept unrotated to be moved.
+        """
+        moved = torch.tensor(steps, device=self.keys.device)[None, :, None]
+        rope = rope_cos_sin(moved.expand(-1, -1, NUM_AXES), self.keys.shape[-1], rope_base)
+        for row in rows:
+            keys = self.keys[:, row, :, : len(steps)]  # (depth, H_kv, n, head_dim)
+            keys.copy_(apply_rope(keys, *rope))
 
     def select(self, rows: list[int]) -> None:
         """Keep only these rows, renumbered in this order: documents that have ended leave."""
         index = torch.tensor(rows, device=self.keys.device)
         self.keys, self.values = self.keys[:, index], self.values[:, index]
         self.lengths = [self.lengths[row] for row in rows]
+        self.is_marked = [self.is_marked[row] for row in rows]
 
 
 class CacheView:

@@ -1,9 +1,13 @@
 """Turning logits into tokens: temperature, top-k, top-p, guidance; shared by text and pictures."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+MAX_SCALE = 1000  # of guidance: beyond it float32 logits lose what tells tokens apart
+MAX_STEPS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,8 +18,10 @@ class SamplingConfig:
         temperature: 0 is greedy; 1 is the model's own distribution.
         top_k: keep the k most likely tokens; 0 keeps all.
         top_p: keep the smallest set of tokens with this probability; 1 keeps all.
-        guidance_scale: of classifier-free guidance (Ho and Salimans, 2022); 1 is off. Text is not
-            guided.
+        guidance_scale: of classifier-free guidance away from the document without its text (Ho and
+            Salimans, 2022); 1 is off. Text is not guided.
+        image_guidance_scale: of guidance away from the document without its earlier pictures; 1 is
+            off. Both scales together push along both directions.
         num_steps: evaluations of an objective that draws a picture in steps of its own choice; 0 is
             that objective's default.
     """
@@ -25,34 +31,53 @@ class SamplingConfig:
     top_p: float = 1.0
     guidance_scale: float = 1.0
     num_steps: int = 0
+    image_guidance_scale: float = 1.0
 
     def __post_init__(self) -> None:
+        scale_rule = f"1 (off), or another scale from 0 to {MAX_SCALE}"
         checks = (
             (0 <= self.temperature < float("inf"), "temperature", "0 (greedy) or positive"),
             (self.top_k >= 0, "top_k", "0 (off) or a positive count"),
             (0 < self.top_p <= 1, "top_p", "in (0, 1]"),
-            (0 <= self.guidance_scale < float("inf"), "guidance_scale", "1 (off) or larger"),
-            (self.num_steps >= 0, "num_steps", "0 (the objective's default) or a positive count"),
+            (0 <= self.guidance_scale <= MAX_SCALE, "guidance_scale", scale_rule),
+            (0 <= self.image_guidance_scale <= MAX_SCALE, "image_guidance_scale", scale_rule),
+            (
+                0 <= self.num_steps <= MAX_STEPS,
+                "num_steps",
+                f"0 (the objective's default) or a count up to {MAX_STEPS}",
+            ),
         )
         for is_good, name, rule in checks:
             if not is_good:
                 raise ValueError(f"{name} must be {rule}, got {getattr(self, name)}")
 
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """Scale of each guidance branch that is on: without text, without earlier pictures."""
+        return tuple(s for s in (self.guidance_scale, self.image_guidance_scale) if s != 1)
 
-def guide(outputs: Tensor, scale: float) -> Tensor:
-    """Mix guidance branches: unconditional + scale * (conditional - unconditional).
+
+def guide(outputs: Tensor, scales: Sequence[float]) -> Tensor:
+    """Mix guidance branches: each pushes away from what the document is without something.
+
+    One branch is classifier-free guidance, ``without + scale * (conditional - without)``; every
+    further one adds its own push ``(scale - 1) * (conditional - without)`` (Liu et al., 2022,
+    "Compositional visual generation", Eq. 11).
 
     Args:
-        outputs: ``(G B, ...)``, the conditional branch first; ``G`` is 1 when ``scale`` is 1.
-        scale: guidance scale.
+        outputs: ``(G B, ...)``, the conditional branch first.
+        scales: of the other branches; without any, ``G`` is 1.
 
     Returns:
         ``(B, ...)``.
     """
-    if scale == 1:
+    if not scales:
         return outputs
-    conditional, unconditional = outputs.chunk(2)
-    return unconditional + scale * (conditional - unconditional)
+    conditional, *without = outputs.chunk(1 + len(scales))
+    mixed = without[0] + scales[0] * (conditional - without[0])
+    for scale, branch in zip(scales[1:], without[1:], strict=True):
+        mixed = mixed + (scale - 1) * (conditional - branch)
+    return mixed
 
 
 def filter_logits(logits: Tensor, config: SamplingConfig) -> Tensor:
@@ -65,7 +90,8 @@ def filter_logits(logits: Tensor, config: SamplingConfig) -> Tensor:
     Returns:
         ``(B, V)``.
     """
-    logits = logits / config.temperature
+    # The likeliest at 0: the coldest temperatures then cannot overflow.
+    logits = (logits - logits.amax(-1, keepdim=True)) / config.temperature
     if 0 < config.top_k < logits.shape[-1]:
         threshold = logits.topk(config.top_k).values[..., -1:]
         logits = logits.masked_fill(logits < threshold, float("-inf"))

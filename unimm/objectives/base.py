@@ -111,6 +111,10 @@ class Block:
 
 Steps = Generator[Block, Tensor, ImageTokens]
 
+Watch = Callable[[float, Callable[[], ImageTokens]], None]
+"""Told while pictures are drawn: the share that is done, and a function that gives the pictures so
+far, stacked; codes that are still unknown are ``NO_CODE``."""
+
 
 D = TypeVar("D", bound=Draw)
 
@@ -150,14 +154,16 @@ class Objective(nn.Module, Generic[D]):
         generators: Sequence[torch.Generator],
         sampling: SamplingConfig,
         embed_codes: Callable[[Tensor], Tensor],
+        watch: Watch | None = None,
     ) -> Steps:
         """Draw ``B`` pictures, yielding the blocks that the trunk must run.
 
         Args:
             last: hidden state of ``<boi>``, ``(G B, D)``, conditional branch first.
             generators: one a document.
-            sampling: temperature, top-k, top-p, guidance.
+            sampling: temperature, top-k, top-p, guidance: a branch for each of its ``scales``.
             embed_codes: the trunk's embedding of context codes, ``(...)`` to ``(..., D)``.
+            watch: told of every step, for those who want to see pictures come into being.
 
         Yields:
             Blocks; ``send`` gives back their hidden states ``(G B, n, D)``.

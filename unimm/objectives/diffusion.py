@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from unimm.diffusion.guidance import Guidance, guided
+from unimm.diffusion.guidance import guided
 from unimm.diffusion.path import add_noise, velocity_of
 from unimm.diffusion.sampler import denoise, run
 from unimm.diffusion.solvers import SOLVERS
@@ -21,16 +21,18 @@ from unimm.document import ImageTokens, Segment, SpecialIds
 from unimm.nn.denoiser import Denoiser, DenoiserConfig
 from unimm.nn.embeddings import to_patches
 from unimm.nn.sampling import SamplingConfig
-from unimm.objectives.base import Block, Draw, ImageSpec, Objective, ObjectiveConfig, Steps
+from unimm.objectives.base import Block, Draw, ImageSpec, Objective, ObjectiveConfig, Steps, Watch
 from unimm.objectives.latents import (
     DEFAULT_SAMPLING,
     LatentSpace,
     check_patches,
     draw_noise,
     draw_times,
+    guidance_of,
     latents_of,
     patch_positions,
     query_layout,
+    tell,
     zero_picture,
 )
 from unimm.tokenizer.image import ImageTokenizer
@@ -151,6 +153,7 @@ class Diffusion(Objective[NoisyDraw]):
         generators: Sequence[torch.Generator],
         sampling: SamplingConfig,
         embed_codes: Callable[[Tensor], Tensor],
+        watch: Watch | None = None,
     ) -> Steps:
         """Run the trunk once over the queries, then the denoiser along the path."""
         side, p, batch = self.spec.grid_size, self.config.denoiser.patch_size, len(generators)
@@ -160,7 +163,7 @@ class Diffusion(Objective[NoisyDraw]):
             positions=positions.expand(batch, -1, -1),
             keep=0,
         )  # (G B, n, D)
-        guidance = Guidance(scale=sampling.guidance_scale, interval=self.config.guidance_interval)
+        guidance = guidance_of(sampling, self.config.guidance_interval)
 
         def velocity(x: Tensor, t: Tensor, branches: int) -> Tensor:
             return self.denoiser(x, t, hidden[: branches * batch]).velocity
@@ -172,7 +175,14 @@ class Diffusion(Objective[NoisyDraw]):
             time_grid(sampling.num_steps or self.config.num_steps, shift=self.config.times.shift),
             solver=SOLVERS[self.config.solver],
         )
-        return self.space.to_tokens(run(path, guided(velocity, guidance)).x)
+        mixed = guided(velocity, guidance)
+
+        def watched(x: Tensor, t: float) -> Tensor:
+            found = mixed(x, t)
+            tell(watch, self.space, x, found, t)
+            return found
+
+        return self.space.to_tokens(run(path, watched).x)
 
     def zeros(self, device: torch.device) -> ImageTokens:
         """One picture of zeros."""

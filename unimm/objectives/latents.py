@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unimm.diffusion.guidance import Guidance
+from unimm.diffusion.path import to_data
 from unimm.diffusion.times import TimeConfig, sample_times
 from unimm.document import (
     NO_CODE,
@@ -18,7 +20,7 @@ from unimm.document import (
     read_only,
 )
 from unimm.nn.sampling import SamplingConfig
-from unimm.objectives.base import ImageSpec
+from unimm.objectives.base import ImageSpec, Watch
 from unimm.tokenizer.image import ImageTokenizer
 
 DEFAULT_SAMPLING = (SamplingConfig(guidance_scale=2.0), SamplingConfig(guidance_scale=2.0))
@@ -67,6 +69,18 @@ class LatentSpace:
         tokenizer = self._tokenizer
         mean, std = tokenizer.latent_mean, tokenizer.latent_std
         return tuple(x.to(device)[:, None, None] for x in (mean, std))  # pyright: ignore
+
+
+def guidance_of(sampling: SamplingConfig, interval: tuple[float, float]) -> Guidance:
+    """The same guidance as other objectives', for denoisers."""
+    first, *others = sampling.scales or (1.0,)
+    return Guidance(scale=first, other_scales=tuple(others), interval=interval)
+
+
+def tell(watch: Watch | None, space: LatentSpace, x: Tensor, velocity: Tensor, t: float) -> None:
+    """Show the data that a point ``(B, C, h, w)`` of the path and its velocity point to."""
+    if watch:
+        watch(1 - t, lambda: space.to_tokens(to_data(x, velocity, t)))
 
 
 def latents_of(tokens: ImageTokens) -> Tensor:

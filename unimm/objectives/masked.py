@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from unimm.document import NO_CODE, ImageTokens, Segment, SpecialIds, image_positions
 from unimm.nn.sampling import SamplingConfig, guide, sample_from_logits
-from unimm.objectives.base import Block, Draw, ImageSpec, Objective, ObjectiveConfig, Steps
+from unimm.objectives.base import Block, Draw, ImageSpec, Objective, ObjectiveConfig, Steps, Watch
 
 DEFAULT_SAMPLING = (SamplingConfig(guidance_scale=2.0), SamplingConfig(guidance_scale=2.0))
 _MEAN_SHARE = 2 / math.pi  # of hidden codes: the mean of cos(pi u / 2) over u in [0, 1]
@@ -134,6 +134,7 @@ class Masked(Objective[MaskedDraw]):
         generators: Sequence[torch.Generator],
         sampling: SamplingConfig,
         embed_codes: Callable[[Tensor], Tensor],
+        watch: Watch | None = None,
     ) -> Steps:
         """Guess all hidden codes, keep the surest, hide the others again; nothing is cached."""
         side, batch = self.spec.grid_size, len(generators)
@@ -148,9 +149,14 @@ class Masked(Objective[MaskedDraw]):
         gumbel = -(-noise[1].clamp(1e-9, 1 - 1e-7).log()).log()
         codes = torch.zeros(batch, n, dtype=torch.int64, device=last.device)
         is_hidden = torch.ones_like(codes, dtype=torch.bool)
+
+        def so_far() -> ImageTokens:
+            shown = codes.masked_fill(is_hidden, NO_CODE)
+            return ImageTokens(codes=shown.view(batch, side, side))
+
         for step, count in enumerate(schedule):
             hidden = yield Block(x=self._embed(codes, is_hidden), positions=positions, keep=0)
-            logits = guide(self.head(hidden).float(), sampling.guidance_scale).flatten(0, 1)
+            logits = guide(self.head(hidden).float(), sampling.scales).flatten(0, 1)
             guesses = sample_from_logits(logits, noise[0, step].flatten(), sampling).view(batch, n)
             codes = torch.where(is_hidden, guesses, codes)
             likelihood = logits.log_softmax(-1).gather(-1, codes.view(-1, 1)).view(batch, n)
@@ -160,6 +166,8 @@ class Masked(Objective[MaskedDraw]):
             sureness = likelihood.masked_fill(~is_hidden, float("inf"))  # what is shown stays shown
             least_sure = sureness.topk(count, largest=False).indices  # (B, count)
             is_hidden = torch.zeros_like(is_hidden).scatter(1, least_sure, True)
+            if watch:
+                watch(1 - count / n, so_far)
         return ImageTokens(codes=codes.view(batch, side, side))
 
     def _embed(self, codes: Tensor, is_hidden: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from unimm.document import (
     read_only,
 )
 from unimm.nn.sampling import SamplingConfig, guide, sample_from_logits
-from unimm.objectives.base import Block, Draw, ImageSpec, Objective, ObjectiveConfig, Steps
+from unimm.objectives.base import Block, Draw, ImageSpec, Objective, ObjectiveConfig, Steps, Watch
 from unimm.tokenizer.image import ImageTokenizer
 from unimm.tokenizer.pyramid import parse_schedule, schedule_name
 
@@ -150,6 +150,7 @@ class NextScale(Objective[Draw]):
         generators: Sequence[torch.Generator],
         sampling: SamplingConfig,
         embed_codes: Callable[[Tensor], Tensor],
+        watch: Watch | None = None,
     ) -> Steps:
         """Draw scale after scale; guidance grows from none at the first to full at the last."""
         tokenizer, batch, side = self.image_tokenizer, len(generators), self.scales[-1]
@@ -160,6 +161,10 @@ class NextScale(Objective[Draw]):
         ).to(last.device)  # (B, T): all of a picture's randomness, drawn before its first step
         total = torch.zeros(batch, self.spec.latent_dim, side, side, device=last.device)
         codes: list[Tensor] = []
+
+        def so_far() -> ImageTokens:
+            return ImageTokens(codes=tokenizer.quantize(total))
+
         for k, (n, count) in enumerate(zip(self.scales, self.counts, strict=True)):
             span = slice(sum(self.counts[:k]), sum(self.counts[: k + 1]))
             hidden = yield Block(
@@ -167,12 +172,15 @@ class NextScale(Objective[Draw]):
                 positions=positions[:, span],
                 keep=count,  # finer scales see it; all are dropped when the picture is finished
             )
-            scale = 1 + (sampling.guidance_scale - 1) * k / (len(self.scales) - 1)
+            growth = k / (len(self.scales) - 1)
+            scales = [1 + (scale - 1) * growth for scale in sampling.scales]
             logits = self.head(hidden).float()  # (G B, n n, V)
-            logits = logits[:batch] if scale == 1 else guide(logits, scale)
+            logits = logits[:batch] if k == 0 else guide(logits, scales)
             drawn = sample_from_logits(logits.flatten(0, 1), noise[:, span].flatten(), sampling)
             codes.append(drawn.view(batch, n, n))
             total = tokenizer.add_scale(total, codes[-1], k, self.scales)
+            if watch:
+                watch((k + 1) / len(self.scales), so_far)
         return ImageTokens(codes=tokenizer.quantize(total), scale_codes=tuple(codes))
 
     def zeros(self, device: torch.device) -> ImageTokens:

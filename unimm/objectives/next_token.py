@@ -24,7 +24,7 @@ from unimm.document import (
     read_only,
 )
 from unimm.nn.sampling import SamplingConfig, guide, sample_from_logits
-from unimm.objectives.base import Block, Draw, ImageSpec, Objective, ObjectiveConfig, Steps
+from unimm.objectives.base import Block, Draw, ImageSpec, Objective, ObjectiveConfig, Steps, Watch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +101,7 @@ class NextToken(Objective[Draw]):
         generators: Sequence[torch.Generator],
         sampling: SamplingConfig,
         embed_codes: Callable[[Tensor], Tensor],
+        watch: Watch | None = None,
     ) -> Steps:
         """Draw code after code; every code stays in the cache."""
         side, batch = self.spec.grid_size, len(generators)
@@ -108,11 +109,18 @@ class NextToken(Objective[Draw]):
         noise = torch.stack(
             [torch.rand(side * side, generator=generator) for generator in generators]
         ).to(last.device)  # (B, h w): all of a picture's randomness, drawn before its first step
-        codes = []
+        codes: list[Tensor] = []
+
+        def so_far() -> ImageTokens:
+            unknown = [torch.full_like(codes[0], NO_CODE)] * (side * side - len(codes))
+            return ImageTokens(codes=torch.stack(codes + unknown, 1).view(batch, side, side))
+
         for i in range(side * side):
-            logits = guide(self.head(last).float(), sampling.guidance_scale)  # (B, V)
+            logits = guide(self.head(last).float(), sampling.scales)  # (B, V)
             code = sample_from_logits(logits, noise[:, i], sampling)  # (B,)
             codes.append(code)
+            if watch:
+                watch(len(codes) / (side * side), so_far)
             hidden = yield Block(
                 x=embed_codes(code)[:, None],  # (B, 1, D)
                 positions=positions[None, i : i + 1].expand(batch, -1, -1),
@@ -120,4 +128,4 @@ class NextToken(Objective[Draw]):
                 is_causal=True,
             )
             last = hidden[:, -1]
-        return ImageTokens(codes=torch.stack(codes, 1).view(batch, side, side))
+        return so_far()

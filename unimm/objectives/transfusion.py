@@ -11,7 +11,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from unimm.diffusion.guidance import Guidance
 from unimm.diffusion.path import add_noise, velocity_of
 from unimm.diffusion.sampler import denoise
 from unimm.diffusion.solvers import SOLVERS
@@ -20,7 +19,7 @@ from unimm.document import ImageTokens, Segment, SpecialIds
 from unimm.nn.dit_blocks import Modulation, modulate
 from unimm.nn.embeddings import TimeEmbedding, ZeroLinear, from_patches, to_patches
 from unimm.nn.sampling import SamplingConfig
-from unimm.objectives.base import Block, ImageSpec, Objective, ObjectiveConfig, Steps
+from unimm.objectives.base import Block, ImageSpec, Objective, ObjectiveConfig, Steps, Watch
 from unimm.objectives.diffusion import NoisyDraw, SolverName
 from unimm.objectives.latents import (
     DEFAULT_SAMPLING,
@@ -28,9 +27,11 @@ from unimm.objectives.latents import (
     check_patches,
     draw_noise,
     draw_times,
+    guidance_of,
     latents_of,
     patch_positions,
     query_layout,
+    tell,
     zero_picture,
 )
 from unimm.tokenizer.image import ImageTokenizer
@@ -132,12 +133,13 @@ class Transfusion(Objective[NoisyDraw]):
         generators: Sequence[torch.Generator],
         sampling: SamplingConfig,
         embed_codes: Callable[[Tensor], Tensor],
+        watch: Watch | None = None,
     ) -> Steps:
         """Run the trunk at every step of the path; none of its positions stays in the cache."""
         side, batch = self.spec.grid_size, len(generators)
         places = patch_positions(side, side, self.config.patch_size)
         positions = torch.tensor(places, device=last.device)
-        guidance = Guidance(scale=sampling.guidance_scale, interval=self.config.guidance_interval)
+        guidance = guidance_of(sampling, self.config.guidance_interval)
         noise = draw_noise((self.spec.latent_dim, side, side), generators).to(last.device)
         path = denoise(
             # A colder start is a likelier picture; 0 is the same one every time.
@@ -156,7 +158,9 @@ class Transfusion(Objective[NoisyDraw]):
                 )  # (G B, n, D)
                 needed = guidance.branches_at(query.t) * batch
                 found = self._velocity(hidden[:needed], t.repeat(needed // batch))
-                query = path.send(guidance.mix(found, query.t))
+                mixed = guidance.mix(found, query.t)
+                tell(watch, self.space, query.x, mixed, query.t)
+                query = path.send(mixed)
         except StopIteration as stop:
             return self.space.to_tokens(stop.value.x)
 

@@ -116,6 +116,8 @@ def test_guidance_mixes_and_counts_its_branches():
     assert at(Guidance(), 0.5) == 5.0
     assert at(Guidance(scale=2.0), 0.5) == 1 + 2 * (5 - 1)
     assert at(Guidance(scale=2.0, middle_scale=1.5), 0.5) == 1 + 1.5 * (3 - 1) + 2 * (5 - 3)
+    # Two branches that hide something else each: both push away, as ``nn.sampling.guide`` does.
+    assert at(Guidance(scale=2.0, other_scales=(1.5,)), 0.5) == 3 + 2 * (5 - 3) + 0.5 * (5 - 1)
     late = Guidance(scale=2.0, interval=(0.2, 0.8))
     assert [at(late, t) for t in (0.1, 0.2, 0.5, 0.8, 0.9)] == [5.0, 5.0, 9.0, 9.0, 5.0]
     with pytest.raises(ValueError, match="interval must rise"):

@@ -81,7 +81,23 @@ def test_footer_tells_how_the_story_was_made():
     }
     text = read(["Mia.", PICTURE], settings).text
     assert "storyworld" in text and "seed 7" in text
-    assert "later pictures: temperature 0.8, top-k 100, guidance 1.5" in text
+    assert "later pictures" in text and "temperature 0.8, top-k 100, guidance 1.5" in text
+
+
+def test_a_strip_shows_how_a_picture_was_drawn():
+    moments = [Image.new("RGB", (16, 16), colour) for colour in ("white", "grey")]
+    page = story_page(["a", PICTURE, "b", PICTURE], {}, [[], moments])
+    first, second = page.split("<section")[1:3]
+    assert first.count("<img") == 1 and second.count("<img") == 3
+    assert second.index('alt="b"') < second.index('class="strip"')
+
+
+def test_large_photos_are_made_smaller():
+    source = read([Image.new("RGB", (3000, 20), "teal")]).images[0]["src"]
+    assert source is not None
+    data = base64.b64decode(source.removeprefix("data:image/png;base64,"))
+    with Image.open(io.BytesIO(data)) as picture:
+        assert picture.size == (1024, 7)
 
 
 def test_odd_stories_have_pages_too():

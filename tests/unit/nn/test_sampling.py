@@ -66,8 +66,15 @@ def test_dropped_tokens_never_come(uniform):
 
 def test_guidance_goes_away_from_the_unconditional():
     outputs = torch.tensor([[1.0, 2.0], [0.0, 3.0]])
-    assert guide(outputs, 2.0).tolist() == [[2.0, 1.0]]
-    assert guide(outputs[:1], 1.0).tolist() == [[1.0, 2.0]]
+    assert guide(outputs, [2.0]).tolist() == [[2.0, 1.0]]
+    assert guide(outputs[:1], []).tolist() == [[1.0, 2.0]]
+
+
+def test_each_guidance_scale_adds_its_own_push():
+    outputs = torch.tensor([[5.0], [1.0], [3.0]])  # whole, without text, without pictures
+    assert guide(outputs, [2.0, 1.5]).tolist() == [[1 + 2 * (5 - 1) + 0.5 * (5 - 3)]]
+    both = SamplingConfig(guidance_scale=2.0, image_guidance_scale=1.5)
+    assert both.scales == (2.0, 1.5) and SamplingConfig(image_guidance_scale=3.0).scales == (3.0,)
 
 
 @pytest.mark.parametrize("options", [{"top_k": 7}, {"top_k": 20, "top_p": 0.6}, {"top_p": 0.6}])

@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 INTRODUCTIONS: tuple[str, ...] = ("words", "picture", "both")
-MAX_PAGES = 8
+MAX_PAGES = 32  # training's have up to six; longer ones try what a model remembers
 
 _PICTURE_SHARE = 0.5
 _WORDS_SHARE = 0.08
@@ -63,7 +63,7 @@ def sample_story(
         rng: the sample's stream.
         split: whose names, looks and things it uses; each character of a held-out story has a
             held-out name and, for the first at least, a held-out look.
-        num_pages: from 2 to 8.
+        num_pages: from 2 to ``MAX_PAGES``.
         introduction: one of ``INTRODUCTIONS``; half are by picture when left out.
         num_characters: 1 or 2.
         has_change: whether a look changes on the way.

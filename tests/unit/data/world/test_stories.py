@@ -185,8 +185,8 @@ def test_stories_repeat_and_take_orders():
             assert story.introduction == introduction
             assert len(story.characters) == num_characters
     rng = sample_rng(0, 0, 0)
-    with pytest.raises(ValueError, match="num_pages is 9"):
-        sample_story(rng, Split.TRAIN, num_pages=9)
+    with pytest.raises(ValueError, match="num_pages is 33"):
+        sample_story(rng, Split.TRAIN, num_pages=33)
     with pytest.raises(ValueError, match="unknown introduction 'song'"):
         sample_story(rng, Split.TRAIN, introduction="song")
     with pytest.raises(ValueError, match="num_characters is 3"):

@@ -1,0 +1,57 @@
+"""The engine without a cache: every step runs the whole document again. A reference for tests."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unimm.generation.engine import Engine
+from unimm.nn.attention import Visibility
+
+
+class RecomputingEngine(Engine):
+    """Keeps what each row read, not its keys and values; what they hold is never looked at.
+
+    The cache still counts positions: a rewind or an eviction shortens what is read again.
+    """
+
+    def _prefill(self, documents: Any) -> Tensor:
+        self._read: list[list[tuple[Tensor, Tensor, int]]] = [
+            [] for _ in range(len(documents) * len(self.branches))
+        ]
+        last = super()._prefill(documents)
+        rows = [
+            branch.layout(document, self.objective_config, self.special)
+            for branch in self.branches
+            for document in documents
+        ]
+        for row, layout in enumerate(rows):
+            x = self.model.embed_inputs(layout.input_ids[None], layout.code_ids[None])[0]
+            blocks = [int(b) for b in layout.block_ids]
+            self._read[row] = list(zip(x, layout.position_ids, blocks, strict=True))
+        return last
+
+    def keep(self, documents: Any) -> None:
+        rows = self._rows(range(len(self.branches)), documents)
+        read = [self._read[row] for row in rows]
+        super().keep(documents)
+        self._read = read
+
+    def _run(self, rows: list[int], x: Tensor, positions: Tensor, *, is_causal: bool) -> Tensor:
+        super()._run(rows, x, positions, is_causal=is_causal)  # the cache counts, and is checked
+        found: list[Tensor] = []
+        for i, row in enumerate(rows):
+            read = self._read[row][: self.cache.lengths[row]]
+            first = read[-1][2] + 1 if read else 0
+            count = x.shape[1]
+            blocks = [first + (j if is_causal else 0) for j in range(count)]
+            read = read + list(zip(x[i], positions[i], blocks, strict=True))
+            self._read[row] = read
+            order = torch.tensor([block for *_, block in read])
+            hidden = self.model.backbone(
+                torch.stack([vector for vector, *_ in read])[None],
+                torch.stack([place for _, place, _ in read])[None],
+                Visibility(dense=(order <= order[:, None])[None, None]),
+            )
+            found.append(hidden[0, -count:])
+        return torch.stack(found)

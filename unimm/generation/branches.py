@@ -1,0 +1,61 @@
+"""Guidance branches: the same document with its text, or its pictures, hidden behind nulls."""
+
+from collections.abc import Sequence
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from unimm.document import (
+    NULL_CODE,
+    Document,
+    Dropped,
+    ImageLayout,
+    Layout,
+    SpecialIds,
+    layout_document,
+)
+from unimm.nn.sampling import SamplingConfig
+
+
+class Branch(Enum):
+    """What a row of the cache hides; training hides the same (``sample_dropped``)."""
+
+    NOTHING = "nothing"
+    TEXT = "text"
+    PICTURES = "pictures"
+
+    def reads(self, ids: Sequence[int], special: SpecialIds) -> list[int]:
+        """Text ids as this branch reads them; nothing hidden has nothing to catch up on."""
+        if self is Branch.NOTHING:
+            return []
+        return [special.null] * len(ids) if self is Branch.TEXT else list(ids)
+
+    def shows(self, codes: Tensor) -> Tensor:
+        """Codes of a finished picture as this branch reads them."""
+        return torch.full_like(codes, NULL_CODE) if self is Branch.PICTURES else codes
+
+    def layout(self, document: Document, objective: ImageLayout, special: SpecialIds) -> Layout:
+        """Lay a document out with this hidden."""
+        parts = enumerate(document.parts)
+        hidden = [
+            i for i, part in parts if self is (Branch.TEXT if part.is_text else Branch.PICTURES)
+        ]
+        return layout_document(
+            document, objective, special, dropped=Dropped(parts=frozenset(hidden))
+        )
+
+
+def branches_of(*, is_guided: bool, is_image_guided: bool) -> tuple[Branch, ...]:
+    """Branches of a batch in the order of their rows: what is drawn comes first."""
+    hidden = [Branch.TEXT] * is_guided + [Branch.PICTURES] * is_image_guided
+    return (Branch.NOTHING, *hidden)
+
+
+def needed_branches(branches: Sequence[Branch], sampling: SamplingConfig) -> tuple[int, ...]:
+    """Numbers of the branches that a picture is drawn with, in the order of its ``scales``."""
+    needed = [Branch.NOTHING]
+    needed += [Branch.TEXT] * (sampling.guidance_scale != 1)
+    needed += [Branch.PICTURES] * (sampling.image_guidance_scale != 1)
+    assert set(needed) <= set(branches), "guidance was not announced"
+    return tuple(branches.index(branch) for branch in needed)
