@@ -76,6 +76,8 @@ class OptimizerConfig:
         weight_decay: of matrices.
         max_norm: gradients are clipped to this length; 0 does not clip.
         ema_decay: of the moving average of the weights, which is what is saved.
+        frozen: parts that keep their weights: beginnings of parameter names up to a dot, such as
+            ``backbone`` or ``backbone.layers.0``.
     """
 
     learning_rate: float = 1.2e-3
@@ -83,6 +85,7 @@ class OptimizerConfig:
     weight_decay: float = 0.05
     max_norm: float = 1.0
     ema_decay: float = 0.999
+    frozen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +122,8 @@ class EngineConfig:
             keeps bfloat16 weights and float32 masters (ZeRO 1 to 3).
         zero_stage: what DeepSpeed shards over the ranks: 0 nothing, 1 optimizer state, 2 gradients
             too, 3 weights too.
+        offload_optimizer: keep float32 masters and optimizer state in the host's memory, where
+            AdamW runs (ZeRO 1 to 3).
         compile: compile the trunk's layers (GPU only pays).
         checkpoint_activations: recompute a layer in the backward instead of keeping it.
     """
@@ -126,6 +131,7 @@ class EngineConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "autocast", "bfloat16"] = "float32"
     zero_stage: Literal[0, 1, 2, 3] = 0
+    offload_optimizer: bool = False
     compile: bool = False
     checkpoint_activations: bool = False
 
@@ -134,6 +140,11 @@ class EngineConfig:
             raise ValueError(
                 "zero_stage 0 with precision bfloat16 trains wrongly in DeepSpeed (its first Adam "
                 "step is off): use zero_stage 1, or precision autocast"
+            )
+        if self.zero_stage == 0 and self.offload_optimizer:
+            raise ValueError(
+                "zero_stage 0 keeps the optimizer whole on every GPU: offload_optimizer needs "
+                "zero_stage 1, 2 or 3"
             )
 
 

@@ -12,6 +12,7 @@ from unimm.data.loader import TrainBatches, iterate_batches
 from unimm.distributed import all_reduce_sum, barrier, is_main, rank, world_size
 from unimm.document import Batch
 from unimm.model import UniMM
+from unimm.training.build import empty_model
 from unimm.training.config import TrainConfig
 from unimm.training.engine import Engine, choose_device
 from unimm.training.evaluate import evaluate
@@ -55,8 +56,14 @@ def train(config: TrainConfig, *, draw: Finish, save: Finish) -> Path:
 
     micro_rows, grad_accum_steps = cut_step(config)
     parts = prepare(config, micro_rows=micro_rows, device=device)
-    model = parts.model.to(device)
-    engine = Engine(model, config.engine, config.optimizer, grad_accum_steps=grad_accum_steps)
+    model = parts.model
+    engine = Engine(
+        model,
+        config.engine,
+        config.optimizer,
+        device=device,
+        grad_accum_steps=grad_accum_steps,
+    )
     state = load_checkpoint(engine, run_dir=run_dir)
     clock = _clock(config, state)
     batches = _open_batches(config, parts, micro_rows, start=state.step * grad_accum_steps)
@@ -235,17 +242,20 @@ def _draw(engine: Engine, parts: Parts, draw: Finish, path: Path) -> None:
 def _finish(
     engine: Engine, parts: Parts, config: TrainConfig, *, draw: Finish, save: Finish
 ) -> Path:
-    """Write the model folder and a last grid, from a plain copy of the model."""
+    """Write the model folder and a last grid, from a plain copy of the model on the first rank."""
     run_dir = Path(config.run_dir)
-    with engine.averaged_weights():
-        weights = engine.full_state()
+    model = None
     if is_main():
-        model = UniMM(config.model, special=engine.model.special, spec=engine.model.spec)
-        model.load_state_dict(weights)
+        trained = engine.model
+        model = empty_model(config.model, special=trained.special, spec=trained.spec)
+    with engine.averaged_weights():
+        engine.copy_weights(model)
+    if model is not None:
         model.bind(parts.image_tokenizer)
         save(model, parts, run_dir / "model")
         (run_dir / "samples").mkdir(exist_ok=True)
-        device = engine.model.text_embedding.weight.device
-        draw(model.to(device), parts, run_dir / "samples" / "final.png")
+        draw(
+            model.to(choose_device(config.engine.device)), parts, run_dir / "samples" / "final.png"
+        )
     barrier()
     return run_dir / "model"
