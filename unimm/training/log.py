@@ -17,6 +17,7 @@ from unimm.distributed import all_reduce_sum, is_main, world_size
 from unimm.document import Batch
 from unimm.model import Losses, UniMM
 from unimm.training.config import TrainConfig
+from unimm.training.partition import whole_size
 
 LOG_FILE = "log.jsonl"
 # Dense bfloat16 floating-point operations a second, from the data sheets.
@@ -145,10 +146,10 @@ class ModelFlops:
 
     def __init__(self, model: UniMM) -> None:
         config = model.config.backbone
-        self._per_position = 6 * sum(p.numel() for p in model.backbone.parameters())
+        self._per_position = 6 * sum(map(whole_size, model.backbone.parameters()))
         self._per_square = 6 * config.depth * config.num_heads * config.head_width
         self._per_prediction = {
-            "text": 6 * model.text_head.weight.numel(),
+            "text": 6 * whole_size(model.text_head.weight),
             **{name: 6 * _multiplied_weights(model.objective(name)) for name in model.config.heads},
         }
 
@@ -165,7 +166,7 @@ class ModelFlops:
 def _multiplied_weights(module: nn.Module) -> int:
     """Weights that every position is multiplied with: all but tables that are looked up."""
     parts = (part for part in module.modules() if not isinstance(part, nn.Embedding))
-    return sum(p.numel() for part in parts for p in part.parameters(recurse=False))
+    return sum(whole_size(p) for part in parts for p in part.parameters(recurse=False))
 
 
 def _peak_flops(device: torch.device) -> float | None:

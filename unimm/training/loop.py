@@ -17,6 +17,8 @@ from unimm.training.config import TrainConfig
 from unimm.training.engine import Engine, choose_device
 from unimm.training.evaluate import evaluate
 from unimm.training.log import Meter, RunLog
+from unimm.training.partition import whole_size
+from unimm.training.peers import Peers
 from unimm.training.prepare import Parts, prepare
 from unimm.training.resume import (
     RunState,
@@ -45,11 +47,16 @@ def train(config: TrainConfig, *, draw: Finish, save: Finish) -> Path:
 
     Raises:
         ValueError: the config, the data or an old run in the same folder do not fit.
-        RuntimeError: the loss is no longer a number.
+        RuntimeError: the loss is no longer a number, or another rank has died.
         SystemExit: after SIGTERM, with a checkpoint saved.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # else it warns in loader workers
     device = choose_device(config.engine.device)
+    with Peers():
+        return _run(config, device, draw=draw, save=save)
+
+
+def _run(config: TrainConfig, device: torch.device, *, draw: Finish, save: Finish) -> Path:
     run_dir = Path(config.run_dir)
     start_run(config)
     torch.manual_seed(config.seed)
@@ -184,7 +191,7 @@ def cut_step(config: TrainConfig) -> tuple[int, int]:
 def describe(parts: Parts) -> dict[str, float | int]:
     """What a run is about to do, for the first line of its log."""
     return {
-        "parameters": sum(p.numel() for p in parts.model.parameters()),
+        "parameters": sum(map(whole_size, parts.model.parameters())),
         "documents": parts.stream.corpus.num_documents,
         "images": parts.stream.corpus.num_images,
         "fill_rate": parts.stream.fill_rate(),

@@ -18,6 +18,11 @@ from unimm.distributed import rank, world_size
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
+def whole_size(parameter: Tensor) -> int:
+    """Elements of a parameter, also where ZeRO 3 has left a stretch of it."""
+    return getattr(parameter, "ds_numel", parameter.numel())
+
+
 @dataclass(frozen=True, kw_only=True)
 class Piece:
     """A stretch of one flattened parameter.
