@@ -28,10 +28,10 @@ ROWS = 8  # of a step: micro-batches of 1 on two ranks accumulate 4, of 4 none
 FROZEN = {"frozen": ("backbone.layers.0", "code_embedding")}
 # Name of a way to train on two ranks -> what differs from the single process.
 WAYS: dict[str, dict[str, Any]] = {
-    "zero_0": {"micro_rows": 1},
+    "zero_0": {"micro_rows": 4},
     "zero_1": {"micro_rows": 4, "zero_stage": 1, "checkpoint_activations": True},
-    "zero_2": {"micro_rows": 4, "zero_stage": 2},
-    "zero_3": {"micro_rows": 1, "zero_stage": 3},
+    "zero_2": {"micro_rows": 1, "zero_stage": 2},
+    "zero_3": {"micro_rows": 4, "zero_stage": 3},
     "offload": {"micro_rows": 4, "zero_stage": 2, "offload_optimizer": True},
     "frozen": {"micro_rows": 4, "zero_stage": 3, "optimizer": FROZEN},
 }
@@ -121,7 +121,7 @@ def saved(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 def run_leg(folder: Path, number: int) -> None:
     """Run one leg of every interrupted run."""
     for name, stages in LEGS.items():
-        way: dict[str, Any] = {"zero_stage": stages[number], "micro_rows": (4, 0, 1)[number]}
+        way: dict[str, Any] = {"zero_stage": stages[number], "micro_rows": (4, 0, 2)[number]}
         config = run_config(folder, f"legs_{name}", max_steps=LEG_STEPS, **way)
         run(config, stop_after=ENDS[number])
 

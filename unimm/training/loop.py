@@ -81,22 +81,22 @@ def _run(config: TrainConfig, device: torch.device, *, draw: Finish, save: Finis
     with RunLog(config, step=step) as log, StopSignal() as stop:
         if step == 0:
             log.write(0, describe(parts), progress=0.0)
-        progress = clock.progress(step, flops)
+        progress = max(clock.progress(step), clock.share_of_work(flops))
         while progress < 1.0:
             micro_batches = list(islice(batches, grad_accum_steps))
-            flops += world_size() * sum(map(meter.count_flops, micro_batches))
-            progress = clock.progress(step + 1, flops)
-            agreed = agree(micro_batches, progress, stop.is_set, device)
-            images += agreed.images
+            work = sum(map(meter.count_flops, micro_batches))
+            agreed = agree(micro_batches, work, clock.progress(step + 1), stop.is_set, device)
+            flops, images = flops + agreed.flops, images + agreed.images
+            progress = max(agreed.progress, clock.share_of_work(flops))
             for batch in micro_batches:
                 losses = engine.forward(batch.to(device), counts=agreed.counts)
                 engine.backward(losses.total)
                 meter.add(batch, losses)
                 watch.add(step, batch, losses.total)
-            rate = config.optimizer.learning_rate * _rate_factor(config, agreed.progress)
+            rate = config.optimizer.learning_rate * _rate_factor(config, progress)
             is_logged = (step + 1) % every.log_every == 0
             norm = engine.step(learning_rate=rate, step=step, is_measured=is_logged)
-            step, progress = step + 1, agreed.progress
+            step += 1
             if step == first_step + 1:
                 _wait(device)
                 clock.mark_warm()
@@ -135,24 +135,31 @@ class Agreed:
 
     Attributes:
         counts: predictions of each head over the whole step.
+        flops: operations of the step.
         images: pictures drawn in the step.
         progress: of the run after the step, by the first rank's clock.
         is_stopped: whether any rank was told to stop.
     """
 
     counts: dict[str, int]
+    flops: float
     images: int
     progress: float
     is_stopped: bool
 
 
 def agree(
-    micro_batches: list[Batch], progress: float, is_stopped: bool, device: torch.device
+    micro_batches: list[Batch],
+    flops: float,
+    progress: float,
+    is_stopped: bool,
+    device: torch.device,
 ) -> Agreed:
     """Sum a step's counts over micro-batches and ranks, and share clock and signals.
 
     Args:
         micro_batches: of this rank, on the host.
+        flops: of this rank in the step.
         progress: by this rank's clock.
         is_stopped: whether this rank was told to stop.
         device: for the collective.
@@ -160,12 +167,13 @@ def agree(
     heads = list(micro_batches[0].slots)
     counts = {head: sum(len(batch.slots[head].index) for batch in micro_batches) for head in heads}
     images = sum(len(slots.seeds) for batch in micro_batches for slots in batch.slots.values())
-    if world_size() == 1:
-        return Agreed(counts=counts, images=images, progress=progress, is_stopped=is_stopped)
-    own = [*counts.values(), images, progress if rank() == 0 else 0.0, float(is_stopped)]
-    summed = all_reduce_sum(torch.tensor(own, dtype=torch.float64, device=device)).tolist()
+    own = [*counts.values(), flops, images, progress if rank() == 0 else 0.0, float(is_stopped)]
+    summed = own
+    if world_size() > 1:
+        summed = all_reduce_sum(torch.tensor(own, dtype=torch.float64, device=device)).tolist()
     return Agreed(
         counts={head: round(number) for head, number in zip(heads, summed, strict=False)},
+        flops=summed[-4],
         images=round(summed[-3]),
         progress=summed[-2],
         is_stopped=summed[-1] > 0,
