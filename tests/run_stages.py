@@ -33,7 +33,6 @@ WAYS: dict[str, dict[str, Any]] = {
     "zero_2": {"micro_rows": 1, "zero_stage": 2},
     "zero_3": {"micro_rows": 4, "zero_stage": 3},
     "offload": {"micro_rows": 4, "zero_stage": 2, "offload_optimizer": True},
-    "frozen": {"micro_rows": 4, "zero_stage": 3, "optimizer": FROZEN},
 }
 # All combinations: stage (and offload), accumulation, checkpointing, frozen parts.
 ALL_WAYS: dict[str, dict[str, Any]] = {
@@ -50,7 +49,7 @@ ALL_WAYS: dict[str, dict[str, Any]] = {
     for frozen in (False, True)
 }
 # Runs that go on with two ranks, one and two: stage of each leg, and the step after which it ends.
-LEGS = {"1": (1, 1, 1), "2": (2, 2, 2), "3": (3, 3, 3), "mixed": (3, 0, 1)}
+LEGS = {"1": (1, 1, 1), "2": (2, 2, 2), "3": (3, 3, 3), "frozen": (3, 0, 1)}
 ENDS = (4, 8, 0)
 LEG_STEPS = 12
 
@@ -122,6 +121,7 @@ def run_leg(folder: Path, number: int) -> None:
     """Run one leg of every interrupted run."""
     for name, stages in LEGS.items():
         way: dict[str, Any] = {"zero_stage": stages[number], "micro_rows": (4, 0, 2)[number]}
+        way["optimizer"] = FROZEN if name == "frozen" else {}
         config = run_config(folder, f"legs_{name}", max_steps=LEG_STEPS, **way)
         run(config, stop_after=ENDS[number])
 

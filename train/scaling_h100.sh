@@ -9,7 +9,7 @@ measure() { # number of GPUs, stages
   torchrun --standalone --nproc_per_node "$1" train/benchmark_scaling.py train/configs/scaling.yaml \
     --ledger docs/results --stages "${@:2}"
 }
-measure 1 1 "$@"
+measure 1 1 3 "$@"
 for num in 2 4; do
   if [ "$num" -le "$GPUS" ]; then measure "$num" 1 2 3 "$@"; fi
 done

@@ -151,6 +151,13 @@ def test_zero_0_with_bfloat16_is_refused():
         EngineConfig(precision="bfloat16")
 
 
+def test_engines_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="offload_optimizer needs zero_stage 1, 2 or 3"):
+        EngineConfig(offload_optimizer=True)
+    with pytest.raises(ValueError, match="set compile to false, or use zero_stage 2"):
+        EngineConfig(zero_stage=3, compile=True)
+
+
 def test_a_bound_on_time_ends_the_run_and_the_schedule(tmp_path):
     config = tiny_run(
         tmp_path,
@@ -196,6 +203,8 @@ def test_schedule_shapes():
     assert rate(0.3, hold=0.1) < 1
     clock = Clock(max_steps=10)
     assert clock.progress(3) == 0.3 and clock.progress(20) == 1.0
+    assert clock.share_of_work(5.0) == 0.0
+    assert Clock(max_steps=10, max_flops=10.0).share_of_work(5.0) == 0.5
 
 
 def test_time_bounds_a_run_without_its_first_step():
