@@ -66,6 +66,21 @@ def test_activation_checkpointing_changes_nothing(tmp_path):
     assert torch.allclose(torch.tensor(plain), torch.tensor(again), atol=1e-6)
 
 
+@pytest.mark.parametrize("stage", [0, 1, 3])
+def test_looking_at_the_average_changes_nothing(tmp_path, stage):
+    half = dict(precision="bfloat16", zero_stage=stage) if stage else {}
+    curves = []
+    for every in (0, 2):
+        config = tiny_run(
+            tmp_path,
+            engine=EngineConfig(**half),
+            logging=LoggingConfig(log_every=1, evaluate_every=every, sample_every=0, save_every=0),
+            run_dir=str(tmp_path / f"every_{every}"),
+        )
+        curves.append(losses(run(config)))
+    assert curves[0] == curves[1]
+
+
 @pytest.mark.parametrize(
     "engine", [dict(precision="autocast"), dict(precision="bfloat16", zero_stage=1)]
 )
