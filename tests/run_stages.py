@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,9 @@ def main(folder: Path, task: str) -> None:
         barrier()
         if is_main():
             (folder / "last_leg").touch()
-        run(run_config(folder, "killed"), kill_rank=1)
+        # Its loader's worker outlives it for a while.
+        config = run_config(folder, "killed")
+        run(replace(config, data=replace(config.data, num_workers=1)), kill_rank=1)
     shutdown()
 
 

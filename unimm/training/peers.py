@@ -47,6 +47,8 @@ class Peers:
             store = TCPStore(address, port, is_master=False, timeout=_STORE_TIMEOUT)
             self._store = PrefixStore(f"unimm/peers/{next(self._numbers)}", store)
             self._before, self._next = _connect_ring(self._store, address, port)
+            # A worker process that outlived this one would keep its connections open.
+            os.register_at_fork(after_in_child=self._hang_up)
             self._thread = threading.Thread(target=self._watch, daemon=True)
             self._thread.start()
         return self
@@ -59,15 +61,17 @@ class Peers:
     ) -> None:
         if self._is_alone:
             return
-        if isinstance(error, Exception):
-            if _is_collective(error) and self._has_verdict.wait(_PATIENCE):
-                logger.critical("%s", self._verdict)
-            else:
-                self._judge(f"{_name(rank())} ended with {type(error).__name__}: {error}")
+        # An error of a collective is another rank's doing: let the watch find out whose.
+        is_told = _is_collective(error) and self._has_verdict.wait(_PATIENCE)
+        if error is not None and not isinstance(error, SystemExit) and not is_told:
+            self._judge(f"{_name(rank())} ended with {type(error).__name__}: {error}")
         self._is_over.set()
         self._thread.join()
         with contextlib.suppress(OSError):  # nobody may be left to hear it
             self._before.sendall(b".")  # farewell: this end is no death
+        self._hang_up()
+
+    def _hang_up(self) -> None:
         self._before.close()
         self._next.close()
 
@@ -87,11 +91,15 @@ class Peers:
                     "keeps it) is gone"
                 )
             if verdict:
-                self._verdict = verdict
+                logger.critical(
+                    "rank %d stops: %s. Start the run again to go on from its last checkpoint",
+                    rank(),
+                    verdict,
+                )
                 self._has_verdict.set()
-                # An error of the main thread says more than its sudden end, but it may never come.
+                # The main thread's own error says more than a sudden end, but may never come.
                 if not self._is_over.wait(2 * _INTERVAL):
-                    _leave(f"{_name(rank())} stops: {verdict}")
+                    _leave()
                 return
 
     def _look(self) -> bool:
@@ -152,14 +160,13 @@ def _name(number: int, store: PrefixStore | None = None) -> str:
     return f"rank {number} on {host} (process {process})"
 
 
-def _is_collective(error: BaseException) -> bool:
+def _is_collective(error: BaseException | None) -> bool:
     """Whether an error is what a collective gives when another rank is gone."""
     return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 
-def _leave(message: str) -> None:
+def _leave() -> None:
     """End the process at once: its main thread hangs in a collective that nothing interrupts."""
-    logger.critical("%s. Start the run again to go on from its last checkpoint", message)
     logging.shutdown()
     sys.stderr.flush()
     os._exit(EXIT_CODE)
