@@ -138,11 +138,38 @@ class EngineConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GuardConfig:
+    """What a run does about losses that are no numbers, and about ranks that do not come.
+
+    Attributes:
+        spike_ratio: a step whose loss is above this many times its running mean is skipped, as one
+            whose loss or gradient is no number always is; 0 lets spikes pass.
+        max_skipped: steps skipped in a row that end the run.
+        hang_seconds: a rank that waits longer than this in one phase names the ranks it waits for
+            and ends the run; 0 waits for ever. It must be above the time that drawing samples and
+            saving take, and below the collectives' own time-out of ten minutes.
+    """
+
+    spike_ratio: float = 0.0
+    max_skipped: int = 5
+    hang_seconds: float = 540.0
+
+    def __post_init__(self) -> None:
+        if self.spike_ratio and self.spike_ratio <= 1:
+            raise ValueError(
+                f"spike_ratio {self.spike_ratio} skips ordinary steps: give 2 or more, or 0 to "
+                "let spikes pass"
+            )
+        if self.max_skipped < 1:
+            raise ValueError(f"max_skipped must be at least 1, got {self.max_skipped}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoggingConfig:
     """What is written, and how often, in optimizer steps; 0 is never.
 
     Attributes:
-        log_every: a line of the log; a loss that is no number is noticed then.
+        log_every: a line of the log; skipped steps are told then.
         evaluate_every: losses on held-out documents; always at the end.
         sample_every: a grid of drawn pictures; always at the end.
         save_every: checkpoints to resume from.
@@ -179,6 +206,7 @@ class TrainConfig:
         optimizer: AdamW.
         schedule: of the learning rate.
         engine: how a step is computed.
+        guard: when steps are skipped and when the run ends itself.
         logging: what is written.
         max_steps: optimizer steps at most.
         max_minutes: wall-clock time at most; the learning rate then follows the time too, and two
@@ -197,6 +225,7 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     max_steps: int = 1000
     max_minutes: float | None = None

@@ -41,6 +41,7 @@ class Engine:
 
     Attributes:
         model: the model, whose weights the engine changes in place.
+        is_skipped: scalar float32, 1 if the last step left the weights as they were.
     """
 
     def __init__(
@@ -60,7 +61,9 @@ class Engine:
             # Layer by layer: one graph serves all layers, so compiling takes a fraction as long.
             for layer in model.backbone.layers:
                 layer.compile(dynamic=False)
-        self._engine = _initialize(model, config, optimizer, grad_accum_steps)
+        self._adamw = _adamw(model, optimizer)
+        self._engine = _initialize(model, self._adamw, config, optimizer, grad_accum_steps)
+        self.is_skipped = torch.zeros((), device=next(model.parameters()).device)
         self._average = [_shard(p).detach().float().clone() for p in model.parameters()]
 
     def forward(self, batch: Batch, *, counts: Mapping[str, int] | None = None) -> Losses:
@@ -80,13 +83,22 @@ class Engine:
         if not self._engine.is_gradient_accumulation_boundary():
             self._engine.step()  # DeepSpeed counts micro-batches here; nothing moves yet
 
-    def step(self, *, learning_rate: float, step: int, is_measured: bool = False) -> float | None:
+    def step(
+        self,
+        *,
+        learning_rate: float,
+        step: int,
+        is_measured: bool = False,
+        skip: Tensor | None = None,
+    ) -> float | None:
         """Clip, move the weights and their average; once an optimizer step, after all backwards.
 
         Args:
             learning_rate: of this step.
             step: number of the step, from 0; the average warms up with it.
             is_measured: give the gradient's length before clipping, which waits for the device.
+            skip: scalar float32, the same on all ranks; 1 leaves weights and moments as they are,
+                as a gradient that is no number always does.
         """
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -94,7 +106,14 @@ class Engine:
         if self.config.zero_stage == 0:  # whole gradients: clip them in a few kernels
             limit = self._max_norm or float("inf")
             clipped = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        self.is_skipped = torch.zeros_like(self.is_skipped) if skip is None else skip
+        if clipped is not None:
+            self.is_skipped = torch.maximum(self.is_skipped, (~clipped.isfinite()).float())
+        # What a gradient scaler sets: the fused kernel then does nothing, without asking the host.
+        self._adamw.found_inf = self.is_skipped  # pyright: ignore[reportAttributeAccessIssue]
         self._engine.step()
+        if not self._engine.was_step_applied():  # ZeRO looks at the whole gradient itself
+            self.is_skipped = torch.ones_like(self.is_skipped)
         self._update_average(step)
         if not is_measured:
             return None
@@ -157,7 +176,11 @@ class Engine:
 
 
 def _initialize(
-    model: UniMM, config: EngineConfig, optimizer: OptimizerConfig, grad_accum_steps: int
+    model: UniMM,
+    adamw: torch.optim.AdamW,
+    config: EngineConfig,
+    optimizer: OptimizerConfig,
+    grad_accum_steps: int,
 ) -> Any:
     import deepspeed
 
@@ -166,7 +189,7 @@ def _initialize(
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     engine, *_ = deepspeed.initialize(
         model=model,
-        optimizer=_adamw(model, optimizer),
+        optimizer=adamw,
         config=_deepspeed_config(config, optimizer, grad_accum_steps),
         dist_init_required=False,
     )
@@ -185,7 +208,7 @@ def _adamw(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
         ],
         lr=config.learning_rate,
         betas=config.betas,
-        fused=parameters[0].device.type == "cuda",
+        fused=True,  # the kernel that can be told to skip a step
     )
 
 

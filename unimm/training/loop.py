@@ -25,7 +25,8 @@ from unimm.training.resume import (
     start_run,
 )
 from unimm.training.schedule import Clock, learning_rate_factor
-from unimm.training.watch import LossWatch
+from unimm.training.watch import StepGuard
+from unimm.training.watchdog import Watchdog
 
 Finish = Callable[[UniMM, Parts, Path], None]
 """Given the model with averaged weights, the run's parts, and a path to write to."""
@@ -44,7 +45,7 @@ def train(config: TrainConfig, *, draw: Finish, save: Finish) -> Path:
 
     Raises:
         ValueError: the config, the data or an old run in the same folder do not fit.
-        RuntimeError: the loss is no longer a number.
+        RuntimeError: too many steps in a row had to be skipped.
         SystemExit: after SIGTERM, with a checkpoint saved.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # else it warns in loader workers
@@ -60,28 +61,40 @@ def train(config: TrainConfig, *, draw: Finish, save: Finish) -> Path:
     state = load_checkpoint(engine, run_dir=run_dir)
     clock = _clock(config, state)
     batches = _open_batches(config, parts, micro_rows, start=state.step * grad_accum_steps)
-    meter, watch = Meter(model, device), LossWatch(run_dir)
+    meter = Meter(model, device)
+    guard = StepGuard(config.guard, run_dir=run_dir, device=device, state=state.guard)
     every, step, first_step = config.logging, state.step, state.step
     flops, images = state.flops, state.images
 
-    with RunLog(config, step=step) as log, StopSignal() as stop:
+    with (
+        RunLog(config, step=step) as log,
+        StopSignal() as stop,
+        Watchdog(config.guard.hang_seconds) as watchdog,
+    ):
         if step == 0:
             log.write(0, describe(parts), progress=0.0)
         progress = clock.progress(step, flops)
         while progress < 1.0:
+            watchdog.enter(step, "load")
             micro_batches = list(islice(batches, grad_accum_steps))
             flops += world_size() * sum(map(meter.count_flops, micro_batches))
             progress = clock.progress(step + 1, flops)
+            watchdog.enter(step, "agree")
             agreed = agree(micro_batches, progress, stop.is_set, device)
             images += agreed.images
+            watchdog.enter(step, "forward and backward")
             for batch in micro_batches:
                 losses = engine.forward(batch.to(device), counts=agreed.counts)
                 engine.backward(losses.total)
                 meter.add(batch, losses)
-                watch.add(step, batch, losses.total)
+                guard.add(batch, losses.total)
             rate = config.optimizer.learning_rate * _rate_factor(config, agreed.progress)
             is_logged = (step + 1) % every.log_every == 0
-            norm = engine.step(learning_rate=rate, step=step, is_measured=is_logged)
+            watchdog.enter(step, "step")
+            norm = engine.step(
+                learning_rate=rate, step=step, is_measured=is_logged, skip=guard.judge()
+            )
+            guard.close_step(step, engine.is_skipped)
             step, progress = step + 1, agreed.progress
             if step == first_step + 1:
                 _wait(device)
@@ -89,17 +102,22 @@ def train(config: TrainConfig, *, draw: Finish, save: Finish) -> Path:
 
             is_last = progress >= 1.0
             is_saved = is_last or agreed.is_stopped or _is_due(step, every.save_every)
+            watchdog.enter(step, "log")
             if is_logged or is_saved:
-                watch.check()
+                guard.check()
             if is_logged or is_last:
                 figures = meter.close() | {"learning_rate": rate, "flops": flops, "images": images}
+                figures["skipped"] = guard.num_skipped
                 log.write(step, figures | ({"norm": norm} if norm else {}), progress=progress)
             if is_last or _is_due(step, every.evaluate_every):
+                watchdog.enter(step, "evaluate")
                 with engine.averaged_weights():
                     log.write(step, evaluate(engine, parts.evaluation, device), progress=progress)
             if not is_last and _is_due(step, every.sample_every):
+                watchdog.enter(step, "draw samples")
                 _draw(engine, parts, draw, run_dir / "samples" / f"step_{step:06d}.png")
             if is_saved:
+                watchdog.enter(step, "save")
                 now = RunState(
                     step=step,
                     seconds=clock.elapsed(),
@@ -107,6 +125,7 @@ def train(config: TrainConfig, *, draw: Finish, save: Finish) -> Path:
                     num_ranks=world_size(),
                     flops=flops,
                     images=images,
+                    guard=guard.state(),
                 )
                 save_checkpoint(engine, now, run_dir=run_dir, keep=every.keep_checkpoints)
             if agreed.is_stopped and not is_last:

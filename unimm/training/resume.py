@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 
@@ -20,7 +20,7 @@ CHOICES = {ObjectiveConfig: OBJECTIVES}
 CONFIG_FILE = "config.yaml"
 _STATE_FILE = "state.json"
 # What may change between two starts of one run.
-_FREE = ("logging", "data.num_workers", "engine.compile", "run_dir", "max_minutes")
+_FREE = ("logging", "guard", "data.num_workers", "engine.compile", "run_dir", "max_minutes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,7 @@ class RunState:
         num_ranks: processes that wrote the checkpoint.
         flops: floating-point operations of all ranks.
         images: pictures drawn in training by all ranks.
+        guard: of the steps that were skipped.
     """
 
     step: int = 0
@@ -42,6 +43,7 @@ class RunState:
     num_ranks: int = 1
     flops: float = 0.0
     images: int = 0
+    guard: dict[str, float] = field(default_factory=dict[str, float])
 
 
 def start_run(config: TrainConfig) -> None:
