@@ -191,7 +191,9 @@ class Backbone(nn.Module):
         rope = rope_cos_sin(position_ids, self.config.head_width, self.config.rope_base)
         for i, layer in enumerate(self.layers):
             if self.use_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(layer, x, rope, visibility, use_reentrant=False)  # pyright: ignore
+                x = checkpoint(  # nothing in a layer is random: no state to bring back
+                    layer, x, rope, visibility, use_reentrant=False, preserve_rng_state=False
+                )  # pyright: ignore
             else:
                 x = layer(x, rope, visibility, None if cache is None else (i, cache))
         return self.norm(x)

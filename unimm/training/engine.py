@@ -21,6 +21,9 @@ from unimm.model import Losses, UniMM
 from unimm.training.config import EngineConfig, OptimizerConfig
 
 _TAG = "engine"
+# DeepSpeed's own defaults, named because the planner counts them, in numbers.
+REDUCE_BUCKET_SIZE = 500_000_000
+MAX_LIVE_PARAMETERS = 1_000_000_000  # gathered at once in ZeRO 3
 
 
 def choose_device(name: str) -> torch.device:
@@ -223,6 +226,8 @@ def _deepspeed_config(
         "zero_optimization": {
             "stage": config.zero_stage,
             "stage3_param_persistence_threshold": 0,
+            "stage3_max_live_parameters": MAX_LIVE_PARAMETERS,
+            "reduce_bucket_size": REDUCE_BUCKET_SIZE,
         },
         "bf16": {"enabled": config.precision == "bfloat16"},
         "torch_autocast": {"enabled": config.precision == "autocast", "dtype": "bfloat16"},

@@ -54,7 +54,7 @@ def train(config: TrainConfig, *, draw: Finish, save: Finish) -> Path:
     start_run(config)
     torch.manual_seed(config.seed)
 
-    micro_rows, grad_accum_steps = cut_step(config)
+    micro_rows, grad_accum_steps = cut_step(config, num_ranks=world_size())
     parts = prepare(config, micro_rows=micro_rows, device=device)
     model = parts.model.to(device)
     engine = Engine(model, config.engine, config.optimizer, grad_accum_steps=grad_accum_steps)
@@ -177,20 +177,20 @@ def agree(
     )
 
 
-def cut_step(config: TrainConfig) -> tuple[int, int]:
-    """Give rows of a micro-batch and micro-batches of a step, for this number of ranks.
+def cut_step(config: TrainConfig, *, num_ranks: int) -> tuple[int, int]:
+    """Give rows of a micro-batch and micro-batches of a step, for a number of ranks.
 
     Raises:
         ValueError: the rows of a step cannot be cut so.
     """
     rows = config.data.rows_per_step
-    micro_rows = config.data.micro_rows or rows // world_size()
-    if micro_rows == 0 or rows % (micro_rows * world_size()):
+    micro_rows = config.data.micro_rows or rows // num_ranks
+    if micro_rows == 0 or rows % (micro_rows * num_ranks):
         raise ValueError(
             f"rows_per_step {rows} is not a multiple of {micro_rows or 1} micro_rows times "
-            f"{world_size()} processes"
+            f"{num_ranks} processes"
         )
-    return micro_rows, rows // (micro_rows * world_size())
+    return micro_rows, rows // (micro_rows * num_ranks)
 
 
 def describe(parts: Parts) -> dict[str, float | int]:

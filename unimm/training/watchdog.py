@@ -73,7 +73,7 @@ class Watchdog:
     def __enter__(self) -> "Watchdog":
         if self._limit > 0 and world_size() > 1:
             # A connection of its own: the run's may be held by a collective that waits.
-            store = dist.TCPStore(
+            store = dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage]
                 os.environ["MASTER_ADDR"],
                 int(os.environ["MASTER_PORT"]),
                 is_master=False,
@@ -97,7 +97,7 @@ class Watchdog:
         if self._thread is not None:
             self._thread.join()
 
-    def _watch(self, store: dist.TCPStore) -> None:
+    def _watch(self, store: dist.Store) -> None:
         told = -1
         while not self._is_over.wait(self._interval):
             try:
@@ -112,7 +112,7 @@ class Watchdog:
                         "ranks' store (MASTER_ADDR) does not answer"
                     )
 
-    def _judge(self, store: dist.TCPStore, told: int) -> int:
+    def _judge(self, store: dist.Store, told: int) -> int:
         """End this rank if it waits for others; print the stack if others wait for it."""
         own, waited = self._place, time.monotonic() - self._since
         raw = store.multi_get([_key(number) for number in range(world_size())])
@@ -135,7 +135,7 @@ class Watchdog:
             faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
         return own.number
 
-    def _publish(self, store: dist.TCPStore) -> None:
+    def _publish(self, store: dist.Store) -> None:
         store.set(_key(rank()), json.dumps(asdict(self._place)))
 
 
