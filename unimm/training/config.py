@@ -202,6 +202,9 @@ class TrainConfig:
         model: architecture.
         initial_model: folder of a trained model to start from: an earlier stage, or a trunk that
             drew by another objective. Weights of other names stay as drawn.
+        initial_llm: folder of a Llama or Qwen3 model in the format of ``transformers`` that trunk,
+            text embedding and text head start from; ``model.backbone`` must have its sizes, and
+            ``text_tokenizer`` be its tokenizer, to which special tokens are appended.
         data: what is trained on.
         optimizer: AdamW.
         schedule: of the learning rate.
@@ -222,6 +225,7 @@ class TrainConfig:
     data: DataConfig
     model: ModelConfig = field(default_factory=ModelConfig)
     initial_model: str = ""
+    initial_llm: str = ""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
@@ -233,6 +237,8 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.initial_model and self.initial_llm:
+            raise ValueError("a run starts from initial_model or from initial_llm, not from both")
         if self.max_flops is not None and self.max_flops <= 0:
             raise ValueError(f"max_flops must be positive, got {self.max_flops}")
         if self.max_steps < 1:

@@ -25,9 +25,9 @@ def describe_plan(planner: Planner, cluster: Cluster) -> str:
         f"{cluster.gpu_bytes / _GB:.0f} GB, precision {own.precision}, "
         f"{num_micro} x {micro_rows} rows of {config.data.row_length} positions a step and GPU",
         "",
-        "GB on one GPU at the worst moment of a step; > marks this run",
+        "GB on one GPU at its worst moment; > marks this run",
         f"  {'zero_stage':>10}  {'recomputed':>10}  "
-        + "  ".join(f"{name:>11}" for name in _COLUMNS),
+        + "  ".join(f"{name:>11}" for name in (*_COLUMNS, "moment")),
     ]
     found: Memory | None = None
     stages = (0, 1, 2, 3) if own.precision != "bfloat16" else (1, 2, 3)
@@ -47,7 +47,7 @@ def _row(memory: Memory, stage: int, is_recomputed: bool, cluster: Cluster, *, i
     sizes = "  ".join(f"{getattr(memory, name) / _GB:11.2f}" for name in _COLUMNS)
     word = "fits" if fits(memory, cluster) else "does not fit"
     mark, recomputed = ">" if is_own else " ", "yes" if is_recomputed else "no"
-    return f"{mark} {stage:>10}  {recomputed:>10}  {sizes}  {word}"
+    return f"{mark} {stage:>10}  {recomputed:>10}  {sizes}  {memory.moment:>11}  {word}"
 
 
 def _verdict(planner: Planner, cluster: Cluster, memory: Memory, micro_rows: int) -> list[str]:

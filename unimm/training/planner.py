@@ -1,7 +1,7 @@
 """Says before a run whether it fits and how long it takes: bytes on each GPU, tokens/s, days.
 
 Sizes are the real model's and its step's own, found on tensors without data (``footprint.py``);
-what DeepSpeed keeps beside them in each ZeRO stage is written down in ``_states`` and ``_peaks``.
+what DeepSpeed keeps beside them in each ZeRO stage stands in ``memory.py``.
 """
 
 from collections.abc import Iterator
@@ -26,11 +26,10 @@ from unimm.model import UniMM
 from unimm.objectives.base import ImageSpec, ObjectiveConfig
 from unimm.tokenizer.image import ImageTokenizer
 from unimm.training.config import EngineConfig, TrainConfig
-from unimm.training.engine import MAX_LIVE_PARAMETERS, REDUCE_BUCKET_SIZE
 from unimm.training.footprint import StepBytes, measure_step
 from unimm.training.log import ModelFlops
+from unimm.training.memory import HALF, SINGLE, Memory, estimate_memory
 
-_SINGLE, _HALF = 4, 2  # bytes of a number
 _USABLE = 0.92  # of a GPU: the rest goes to fragments, NCCL and CUDA's own
 _MOST_GPUS = 4096
 
@@ -52,32 +51,6 @@ class Cluster:
     peak_flops: float = 989e12
     mfu: float = 0.4
     bandwidth: float = 50e9
-
-
-@dataclass(frozen=True, kw_only=True)
-class Memory:
-    """Bytes on one GPU at the worst moment of a step.
-
-    Attributes:
-        parameters: weights that the forward reads; in ZeRO 3 this rank's share.
-        optimizer: float32 weights and AdamW's two moments.
-        average: moving average of the weights.
-        gradients: whole or sharded.
-        activations: kept for the backward, and temporary.
-        buffers: gradients on their way to other ranks, and gathered weights of ZeRO 3.
-    """
-
-    parameters: float
-    optimizer: float
-    average: float
-    gradients: float
-    activations: float
-    buffers: float
-
-    @property
-    def total(self) -> float:
-        """All of them."""
-        return sum(vars(self).values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +103,7 @@ class Planner:
     @cached_property
     def _blank_model(self) -> UniMM:
         with torch.device("meta"):
-            return self._make_model()
+            return self.make_model()
 
     def memory(
         self, engine: EngineConfig, *, num_gpus: int, micro_rows: int, num_micro: int = 1
@@ -144,7 +117,9 @@ class Planner:
             num_micro: forwards of a step.
         """
         step = self._trace(engine, micro_rows)
-        return _memory(self.num_parameters, engine, step, num_gpus=num_gpus, num_micro=num_micro)
+        return estimate_memory(
+            self.num_parameters, engine, step, num_gpus=num_gpus, num_micro=num_micro
+        )
 
     def speed(self, engine: EngineConfig, cluster: Cluster, *, micro_rows: int) -> Speed:
         """Estimate a run's speed from its counted operations and the cluster's assumptions."""
@@ -154,7 +129,7 @@ class Planner:
         if engine.checkpoint_activations:
             flops *= 4 / 3  # one more forward
         compute = flops / (cluster.num_gpus * cluster.peak_flops * cluster.mfu)
-        width = _HALF if engine.precision != "float32" else _SINGLE
+        width = HALF if engine.precision != "float32" else SINGLE
         # Reduce-scatter and all-gather once a step; ZeRO 3 gathers twice in every micro-step.
         rounds = 3 * num_micro if engine.zero_stage == 3 else 2
         sent = rounds * width * self.num_parameters * (1 - 1 / cluster.num_gpus)
@@ -249,7 +224,12 @@ class Planner:
         document = Document(parts=(Part(text_ids=text), Part(tokens=picture)))
         return layout_document(document, objective, self._special)
 
-    def _make_model(self) -> UniMM:
+    def bind(self, model: UniMM) -> None:
+        """Hand a model the image tokenizer."""
+        model.bind(self._tokenizer)
+
+    def make_model(self) -> UniMM:
+        """The run's model, freshly drawn."""
         spec = ImageSpec(
             codebook_size=self._tokenizer.codebook_size,
             latent_dim=self._tokenizer.latent_dim,
@@ -261,9 +241,9 @@ class Planner:
         key = (micro_rows, engine.precision, engine.compile, engine.checkpoint_activations)
         if key not in self._traced:
             self._traced[key] = measure_step(
-                self._make_model,
+                self.make_model,
                 self.batch(micro_rows),
-                bind=lambda model: model.bind(self._tokenizer),
+                bind=self.bind,
                 precision=engine.precision,
                 is_compiled=engine.compile,
                 is_checkpointed=engine.checkpoint_activations,
@@ -274,51 +254,3 @@ class Planner:
 def fits(memory: Memory, cluster: Cluster) -> bool:
     """Whether it fits a GPU, with room for what no tensor accounts for."""
     return memory.total <= _USABLE * cluster.gpu_bytes
-
-
-def _states(num: int, engine: EngineConfig, num_gpus: int) -> Memory:
-    """What lies in memory between two steps, in DeepSpeed 0.19."""
-    width = _HALF if engine.precision == "bfloat16" else _SINGLE
-    stage = engine.zero_stage
-    share = num if stage == 0 else num / num_gpus
-    return Memory(
-        parameters=width * (share if stage == 3 else num),
-        # Beside float32 weights too, ZeRO keeps a float32 copy of its share.
-        optimizer=(2 + (stage > 0)) * _SINGLE * share,
-        average=_SINGLE * share,
-        gradients=width * share if stage == 3 else 0.0,
-        activations=0.0,
-        buffers=0.0,
-    )
-
-
-def _memory(
-    num: int, engine: EngineConfig, step: StepBytes, *, num_gpus: int, num_micro: int
-) -> Memory:
-    width = _HALF if engine.precision == "bfloat16" else _SINGLE
-    stage, states = engine.zero_stage, _states(num, engine, num_gpus)
-    whole, share = width * num, width * num / num_gpus
-    # Autocast reduces in both formats, each with a bucket of its own.
-    bucket = REDUCE_BUCKET_SIZE * (width + (_HALF if engine.precision == "autocast" else 0))
-    bare = step.without_gradients
-    # Gradients grow while activations go: at the worst moment not all of both are there.
-    growing = step.with_gradients - bare if num_micro == 1 else whole
-    gradients = {0: growing, 1: growing, 2: growing / num_gpus, 3: 0.0}[stage]
-    buffers = 0.0 if stage == 0 else bucket
-    if stage == 3 and num_gpus > 1:
-        buffers += width * min(num, MAX_LIVE_PARAMETERS)
-    backward = replace(
-        states,
-        gradients=states.gradients + gradients,
-        activations=float(bare),
-        buffers=buffers,
-    )
-    extra = {  # gradients as the optimizer reads them
-        0: whole + (min(whole, _SINGLE * REDUCE_BUCKET_SIZE) if num_gpus > 1 else 0.0),
-        1: 2 * _SINGLE * num / num_gpus,
-        2: 2 * _SINGLE * num / num_gpus,
-        3: _SINGLE * num / num_gpus + (share if width == _HALF else 0.0),
-    }[stage]
-    kept_buffers = bucket if stage == 3 else 0.0
-    moving = replace(states, gradients=states.gradients + extra, buffers=kept_buffers)
-    return max(backward, moving, key=lambda memory: memory.total)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unimm.checkpoint import image_tokenizer_hash
 from unimm.checkpoint.folder import load_image_tokenizer
+from unimm.checkpoint.llm import init_from_llm, load_llm_backbone
 from unimm.checkpoint.start import init_from_model
 from unimm.data.corpus import Corpus, copied_name_mask
 from unimm.data.encode import encode_documents, encoder_of
@@ -75,7 +76,10 @@ def prepare(config: TrainConfig, *, micro_rows: int, device: torch.device) -> Pa
         micro_rows: rows of a batch.
         device: where pictures are encoded.
     """
-    text_tokenizer = TextTokenizer.load(config.text_tokenizer)
+    read_tokenizer = (
+        TextTokenizer.from_pretrained_file if config.initial_llm else TextTokenizer.load
+    )
+    text_tokenizer = read_tokenizer(config.text_tokenizer)
     image_tokenizer = load_image_tokenizer(config.image_tokenizer)
     tokenizer_hash = image_tokenizer_hash(image_tokenizer)
     special = text_tokenizer.special_ids
@@ -122,6 +126,8 @@ def prepare(config: TrainConfig, *, micro_rows: int, device: torch.device) -> Pa
     )
     model = UniMM(config.model, special=special, spec=spec)
     model.bind(image_tokenizer)
+    if config.initial_llm:
+        _start_from_llm(model, config)
     if config.initial_model:
         started = init_from_model(
             model,
@@ -143,6 +149,23 @@ def prepare(config: TrainConfig, *, micro_rows: int, device: torch.device) -> Pa
         image_tokenizer=image_tokenizer,
         text_tokenizer=text_tokenizer,
     )
+
+
+def _start_from_llm(model: UniMM, config: TrainConfig) -> None:
+    """Give the trunk a language model's weights, if the run's sizes are its own."""
+    found, state = load_llm_backbone(config.initial_llm)
+    own = asdict(config.model.backbone) | {"head_dim": config.model.backbone.head_width}
+    differing = [
+        f"{name} {own[name]}, there {value}"
+        for name, value in asdict(found).items()
+        if own[name] != value and name != "max_seq_len"
+    ]
+    if differing:
+        raise ValueError(
+            f"model.backbone differs from initial_llm {config.initial_llm} "
+            f"({'; '.join(differing)}): give it the same sizes"
+        )
+    init_from_llm(model, state, generator=torch.Generator().manual_seed(config.seed))
 
 
 def _warn_of_scale(folder: ShardFolder, space: LatentSpace) -> None:

@@ -11,10 +11,10 @@ from unimm.model import ModelConfig, UniMM
 from unimm.nn.transformer import BackboneConfig
 from unimm.objectives import OBJECTIVES
 from unimm.training import engine as engine_module
-from unimm.training import planner as planner_module
-from unimm.training.config import EngineConfig, OptimizerConfig
-from unimm.training.engine import Engine, choose_device
-from unimm.training.footprint import LiveBytes
+from unimm.training import memory as memory_module
+from unimm.training.config import EngineConfig
+from unimm.training.engine import choose_device
+from unimm.training.measure import measure_peak
 from unimm.training.plan_page import describe_plan
 from unimm.training.planner import Cluster, Planner
 
@@ -35,27 +35,6 @@ def make_planner(tmp_path, name="next_token", *, backbone=None, **changes):
     )
 
 
-def measured_peak(planner, settings, batch):
-    """Bytes at the worst moment of two real steps, weights included."""
-    choose_device("cpu")
-    model = planner._make_model()
-    model.bind(tiny_image_tokenizer())
-    live = LiveBytes()
-    for parameter in model.parameters():
-        live.ignore(parameter)
-    with live:
-        engine = Engine(model, settings, OptimizerConfig())
-        live.peak = live.now
-        for step in range(2):
-            losses = engine.forward(batch)
-            engine.backward(losses.total)
-            del losses
-            engine.step(learning_rate=1e-3, step=step)
-    # In ZeRO 1 to 3 the engine moved the weights into buffers that were counted.
-    own = sum(p.nbytes for p in model.parameters()) if settings.zero_stage == 0 else 0
-    return live.peak + own
-
-
 QUICK = [
     dict(zero_stage=0),
     dict(zero_stage=1, precision="bfloat16", checkpoint_activations=True),
@@ -70,18 +49,18 @@ SETTINGS = [*QUICK, *(pytest.param(settings, marks=pytest.mark.long) for setting
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_estimated_peaks_are_within_a_tenth_of_measured_ones(tmp_path, monkeypatch, settings):
-    for module in (engine_module, planner_module):
+    for module in (engine_module, memory_module):
         monkeypatch.setattr(module, "REDUCE_BUCKET_SIZE", BUCKET)  # else it is all that counts
     planner = make_planner(tmp_path, backbone=WIDE)
     engine = EngineConfig(device="cpu", **settings)
     estimated = planner.memory(engine, num_gpus=1, micro_rows=2).total
-    measured = measured_peak(planner, engine, planner.batch(2))
+    measured = measure_peak(planner, engine, micro_rows=2, device=choose_device("cpu"))
     assert estimated == pytest.approx(measured, rel=0.1)
 
 
 def test_parameters_are_the_models_own(tmp_path):
     planner = make_planner(tmp_path)
-    model = planner._make_model()
+    model = planner.make_model()
     assert type(model) is UniMM
     assert planner.num_parameters == sum(p.numel() for p in model.parameters())
 
@@ -101,7 +80,7 @@ def test_what_saves_activations_saves_them_in_the_plan(tmp_path):
         config = EngineConfig(**engine)
         return planner.memory(config, num_gpus=1, micro_rows=4).activations
 
-    assert activations(checkpoint_activations=True) < 0.5 * activations()
+    assert activations(checkpoint_activations=True) < 0.65 * activations()
     assert activations(precision="autocast") < 0.9 * activations()
     compiled = activations(precision="autocast", compile=True)
     assert 0.3 < compiled / activations(precision="autocast") < 0.9
