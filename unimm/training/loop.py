@@ -1,5 +1,6 @@
 """Train a trunk: one function that reads top to bottom."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from unimm.training.schedule import Clock, learning_rate_factor
 from unimm.training.watch import StepGuard
 from unimm.training.watchdog import Watchdog
 
+logger = logging.getLogger(__name__)
+
 Finish = Callable[[UniMM, Parts, Path], None]
 """Given the model with averaged weights, the run's parts, and a path to write to."""
 
@@ -46,7 +49,7 @@ def train(config: TrainConfig, *, draw: Finish, save: Finish) -> Path:
     Raises:
         ValueError: the config, the data or an old run in the same folder do not fit.
         RuntimeError: too many steps in a row had to be skipped.
-        SystemExit: after SIGTERM, with a checkpoint saved.
+        SystemExit: 0 after SIGTERM, with a checkpoint saved.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # else it warns in loader workers
     device = choose_device(config.engine.device)
@@ -129,7 +132,8 @@ def train(config: TrainConfig, *, draw: Finish, save: Finish) -> Path:
                 )
                 save_checkpoint(engine, now, run_dir=run_dir, keep=every.keep_checkpoints)
             if agreed.is_stopped and not is_last:
-                raise SystemExit(f"stopped by SIGTERM after step {step}; run again to go on")
+                logger.info("stopped by SIGTERM after step %d; run again to go on", step)
+                raise SystemExit(0)
 
     return _finish(engine, parts, config, draw=draw, save=save)
 
