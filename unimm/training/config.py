@@ -121,6 +121,7 @@ class EngineConfig:
             too, 3 weights too.
         compile: compile the trunk's layers (GPU only pays).
         checkpoint_activations: recompute a layer in the backward instead of keeping it.
+        sequence_ranks: processes that share each row, for rows too long for one GPU.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -128,6 +129,7 @@ class EngineConfig:
     zero_stage: Literal[0, 1, 2, 3] = 0
     compile: bool = False
     checkpoint_activations: bool = False
+    sequence_ranks: int = 1
 
     def __post_init__(self) -> None:
         if self.zero_stage == 0 and self.precision == "bfloat16":
@@ -239,6 +241,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.initial_model and self.initial_llm:
             raise ValueError("a run starts from initial_model or from initial_llm, not from both")
+        sharing, backbone = self.engine.sequence_ranks, self.model.backbone
+        if sharing < 1 or backbone.num_heads % sharing or backbone.num_kv_heads % sharing:
+            raise ValueError(
+                f"sequence_ranks {sharing} must divide num_heads {backbone.num_heads} and "
+                f"num_kv_heads {backbone.num_kv_heads}: each rank takes a share of the heads"
+            )
         if self.max_flops is not None and self.max_flops <= 0:
             raise ValueError(f"max_flops must be positive, got {self.max_flops}")
         if self.max_steps < 1:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from unimm.distributed import init_distributed, rank, world_size
 from unimm.document import Batch
 from unimm.model import Losses, UniMM
+from unimm.nn.sequence import SequenceGroup
 from unimm.training.config import EngineConfig, OptimizerConfig
 
 _TAG = "engine"
@@ -44,6 +45,8 @@ class Engine:
 
     Attributes:
         model: the model, whose weights the engine changes in place.
+        share: which part of the data this rank reads; the ranks that share rows read the same.
+        num_shares: parts of the data.
         is_skipped: scalar float32, 1 if the last step left the weights as they were.
     """
 
@@ -60,6 +63,10 @@ class Engine:
         # DeepSpeed averages over both; the losses are shares of a sum.
         self._scale = float(grad_accum_steps * world_size())
         model.backbone.use_checkpointing = config.checkpoint_activations
+        self.share = rank() // config.sequence_ranks
+        self.num_shares = world_size() // config.sequence_ranks
+        if config.sequence_ranks > 1:
+            model.backbone.sequence = SequenceGroup(config.sequence_ranks)
         if config.compile:
             # Layer by layer: one graph serves all layers, so compiling takes a fraction as long.
             for layer in model.backbone.layers:

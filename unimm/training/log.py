@@ -95,9 +95,11 @@ class Meter:
     Args:
         model: whose work is counted.
         device: of the run.
+        sequence_ranks: ranks that share each row, and count the same positions.
     """
 
-    def __init__(self, model: UniMM, device: torch.device) -> None:
+    def __init__(self, model: UniMM, device: torch.device, *, sequence_ranks: int = 1) -> None:
+        self._sharing = sequence_ranks
         self._heads = ("text", *model.config.heads)
         self.count_flops = ModelFlops(model)
         self._device = device
@@ -136,12 +138,12 @@ class Meter:
         ):
             if number:
                 figures[head] = loss / number
-        figures["tokens_per_second"] = self._positions * world_size() / seconds
-        figures["images_per_second"] = totals[2 * len(self._heads)] / seconds
+        figures["tokens_per_second"] = self._positions * world_size() / self._sharing / seconds
+        figures["images_per_second"] = totals[2 * len(self._heads)] / self._sharing / seconds
         if peak := max(totals[-world_size() :]):
             figures["peak_memory_gib"] = peak  # of the rank that needed most
         if self._peak:
-            figures["mfu"] = self._flops / seconds / self._peak
+            figures["mfu"] = self._flops / self._sharing / seconds / self._peak
         self._reset()
         return figures
 

@@ -57,14 +57,16 @@ def train(config: TrainConfig, *, draw: Finish, save: Finish) -> Path:
     start_run(config)
     torch.manual_seed(config.seed)
 
-    micro_rows, grad_accum_steps = cut_step(config, num_ranks=world_size())
+    micro_rows, grad_accum_steps = cut_step(
+        config, num_ranks=world_size() // config.engine.sequence_ranks
+    )
     parts = prepare(config, micro_rows=micro_rows, device=device)
     model = parts.model.to(device)
     engine = Engine(model, config.engine, config.optimizer, grad_accum_steps=grad_accum_steps)
     state = load_checkpoint(engine, run_dir=run_dir)
     clock = _clock(config, state)
-    batches = _open_batches(config, parts, micro_rows, start=state.step * grad_accum_steps)
-    meter = Meter(model, device)
+    batches = _open_batches(config, parts, engine, start=state.step * grad_accum_steps)
+    meter = Meter(model, device, sequence_ranks=config.engine.sequence_ranks)
     guard = StepGuard(config.guard, run_dir=run_dir, device=device, state=state.guard)
     every, step, first_step = config.logging, state.step, state.step
     flops, images = state.flops, state.images
@@ -80,11 +82,11 @@ def train(config: TrainConfig, *, draw: Finish, save: Finish) -> Path:
         while progress < 1.0:
             watchdog.enter(step, "load")
             micro_batches = list(islice(batches, grad_accum_steps))
-            flops += world_size() * sum(map(meter.count_flops, micro_batches))
+            flops += engine.num_shares * sum(map(meter.count_flops, micro_batches))
             progress = clock.progress(step + 1, flops)
             watchdog.enter(step, "agree")
             agreed = agree(micro_batches, progress, stop.is_set, device)
-            images += agreed.images
+            images += agreed.images // config.engine.sequence_ranks
             watchdog.enter(step, "forward and backward")
             for batch in micro_batches:
                 losses = engine.forward(batch.to(device), counts=agreed.counts)
@@ -219,10 +221,13 @@ def _clock(config: TrainConfig, state: RunState) -> Clock:
 
 
 def _open_batches(
-    config: TrainConfig, parts: Parts, micro_rows: int, *, start: int
+    config: TrainConfig, parts: Parts, engine: Engine, *, start: int
 ) -> Iterator[Batch]:
+    micro_rows, _ = cut_step(config, num_ranks=engine.num_shares)
     return iterate_batches(
-        TrainBatches(parts.stream, micro_rows=micro_rows, rank=rank(), world_size=world_size()),
+        TrainBatches(
+            parts.stream, micro_rows=micro_rows, rank=engine.share, world_size=engine.num_shares
+        ),
         start=start,
         num_workers=config.data.num_workers,
         is_pinned=torch.cuda.is_available() and config.engine.device != "cpu",
