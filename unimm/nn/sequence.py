@@ -42,6 +42,9 @@ class SequenceGroup:
             for first in range(0, world_size(), size)
         ]
         self._group: Any = groups[rank() // size]
+        # Compiled layers leave the graph for a collective.
+        self.to_heads = torch.compiler.disable(self.to_heads)
+        self.to_positions = torch.compiler.disable(self.to_positions)
 
     def split(self, x: Tensor) -> Tensor:
         """This rank's stretch of whole rows: ``(B, L, ...)`` to ``(B, n, ...)``.

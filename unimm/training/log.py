@@ -126,7 +126,7 @@ class Meter:
         assert self._sums is not None, "nothing was added"
         own = [*(float(self._counts[head]) for head in self._heads), self._images]
         # A place for each rank: the sum over ranks then holds all their peaks.
-        peaks = [0.0] * world_size()
+        peaks = [0.0] * worldnum_elements()
         if self._device.type == "cuda":
             peaks[rank()] = torch.cuda.max_memory_allocated(self._device) / 2**30
         counted = torch.tensor(own + peaks, device=self._device)
@@ -138,9 +138,11 @@ class Meter:
         ):
             if number:
                 figures[head] = loss / number
-        figures["tokens_per_second"] = self._positions * world_size() / self._sharing / seconds
+        figures["tokens_per_second"] = (
+            self._positions * worldnum_elements() / self._sharing / seconds
+        )
         figures["images_per_second"] = totals[2 * len(self._heads)] / self._sharing / seconds
-        if peak := max(totals[-world_size() :]):
+        if peak := max(totals[-worldnum_elements() :]):
             figures["peak_memory_gib"] = peak  # of the rank that needed most
         if self._peak:
             figures["mfu"] = self._flops / self._sharing / seconds / self._peak
@@ -157,10 +159,10 @@ class ModelFlops:
 
     def __init__(self, model: UniMM) -> None:
         config = model.config.backbone
-        self._per_position = 6 * sum(p.numel() for p in model.backbone.parameters())
+        self._per_position = 6 * sum(map(num_elements, model.backbone.parameters()))
         self._per_square = 6 * config.depth * config.num_heads * config.head_width
         self._per_prediction = {
-            "text": 6 * model.text_head.weight.numel(),
+            "text": 6 * num_elements(model.text_head.weight),
             **{name: 6 * _multiplied_weights(model.objective(name)) for name in model.config.heads},
         }
 
@@ -177,7 +179,12 @@ class ModelFlops:
 def _multiplied_weights(module: nn.Module) -> int:
     """Weights that every position is multiplied with: all but tables that are looked up."""
     parts = (part for part in module.modules() if not isinstance(part, nn.Embedding))
-    return sum(p.numel() for part in parts for p in part.parameters(recurse=False))
+    return sum(num_elements(p) for part in parts for p in part.parameters(recurse=False))
+
+
+def num_elements(parameter: Tensor) -> int:
+    """Size of a parameter, of which ZeRO 3 leaves nothing in place."""
+    return getattr(parameter, "ds_numel", parameter.numel())
 
 
 def _peak_flops(device: torch.device) -> float | None:

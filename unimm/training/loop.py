@@ -16,7 +16,7 @@ from unimm.model import UniMM
 from unimm.training.config import TrainConfig
 from unimm.training.engine import Engine, choose_device
 from unimm.training.evaluate import evaluate
-from unimm.training.log import Meter, RunLog
+from unimm.training.log import Meter, RunLog, num_elements
 from unimm.training.prepare import Parts, prepare
 from unimm.training.resume import (
     RunState,
@@ -202,7 +202,7 @@ def cut_step(config: TrainConfig, *, num_ranks: int) -> tuple[int, int]:
 def describe(parts: Parts) -> dict[str, float | int]:
     """What a run is about to do, for the first line of its log."""
     return {
-        "parameters": sum(p.numel() for p in parts.model.parameters()),
+        "parameters": sum(map(num_elements, parts.model.parameters())),
         "documents": parts.stream.corpus.num_documents,
         "images": parts.stream.corpus.num_images,
         "fill_rate": parts.stream.fill_rate(),

@@ -27,27 +27,26 @@ worst = 0.0
 for name in sorted(OBJECTIVES):
     rows = [[random_story(1, num_pages=2)], [random_story(2), random_story(3, index=1)]]
     batch = packed(tiny_objective(name), rows, row_length=192)
-    for backend in ("auto", "dense"):
-        for recompute in (False, True):
-            whole, shared = tiny_model(name), tiny_model(name)
-            shared.backbone.sequence, shared.backbone.use_checkpointing = group, recompute
-            for model in (whole, shared):  # heads that start at zero give the trunk no gradient
-                generator = torch.Generator().manual_seed(0)
-                with torch.no_grad():
-                    for parameter in model.parameters():
-                        parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
-            exact = whole(batch, backend=backend).total
-            exact.backward()
-            total = shared(batch, backend=backend).total
-            (total / 2).backward()
-            assert abs(float(total) - float(exact)) < 1e-5, (name, float(total), float(exact))
-            for (key, p), q in zip(whole.named_parameters(), shared.parameters()):
-                if p.grad is None:
-                    assert q.grad is None, key
-                    continue
-                found = all_reduce_sum(q.grad)
-                worst = max(worst, float((found - p.grad).abs().max()))
-                assert torch.allclose(found, p.grad, atol=1e-5), (name, key)
+    for backend, recompute in (("auto", False), ("dense", True)):
+        whole, shared = tiny_model(name), tiny_model(name)
+        shared.backbone.sequence, shared.backbone.use_checkpointing = group, recompute
+        for model in (whole, shared):  # heads that start at zero give the trunk no gradient
+            generator = torch.Generator().manual_seed(0)
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
+        exact = whole(batch, backend=backend).total
+        exact.backward()
+        total = shared(batch, backend=backend).total
+        (total / 2).backward()
+        assert abs(float(total) - float(exact)) < 1e-5, (name, float(total), float(exact))
+        for (key, p), q in zip(whole.named_parameters(), shared.parameters()):
+            if p.grad is None:
+                assert q.grad is None, key
+                continue
+            found = all_reduce_sum(q.grad)
+            worst = max(worst, float((found - p.grad).abs().max()))
+            assert torch.allclose(found, p.grad, atol=1e-5), (name, key)
     assert whole.backbone.layers[0].self_attn.k_proj.weight.grad.abs().max() > 1e-4
 print("EQUAL", worst)
 shutdown()
