@@ -43,8 +43,7 @@ class SequenceGroup:
         ]
         self._group: Any = groups[rank() // size]
         # Compiled layers leave the graph for a collective.
-        self.to_heads = torch.compiler.disable(self.to_heads)
-        self.to_positions = torch.compiler.disable(self.to_positions)
+        self._trade: Any = torch.compiler.disable(Trade.apply)
 
     def split(self, x: Tensor) -> Tensor:
         """This rank's stretch of whole rows: ``(B, L, ...)`` to ``(B, n, ...)``.
@@ -70,11 +69,11 @@ class SequenceGroup:
 
     def to_heads(self, x: Tensor) -> Tensor:
         """All positions of some heads: ``(B, H, n, head_dim)`` to ``(B, H / g, L, head_dim)``."""
-        return _Trade.apply(x, self, 1, 2)  # pyright: ignore[reportReturnType]
+        return self._trade(x, self, 1, 2)
 
     def to_positions(self, x: Tensor) -> Tensor:
         """All heads of a stretch: the inverse of ``to_heads``."""
-        return _Trade.apply(x, self, 2, 1)  # pyright: ignore[reportReturnType]
+        return self._trade(x, self, 2, 1)
 
     def trade(self, x: Tensor, give: int, take: int) -> Tensor:
         """Send the parts of axis ``give`` to their ranks, and join what comes along ``take``."""
@@ -90,7 +89,7 @@ class SequenceGroup:
         return torch.cat(parts, dim=1)
 
 
-class _Trade(torch.autograd.Function):
+class Trade(torch.autograd.Function):
     """An all-to-all, whose backward is the opposite one."""
 
     @staticmethod

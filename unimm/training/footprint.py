@@ -25,6 +25,7 @@ from torch.utils.checkpoint import (
 from unimm.document import Batch
 from unimm.model import UniMM
 from unimm.nn.attention import Visibility
+from unimm.nn.sequence import SequenceGroup, Trade
 from unimm.nn.transformer import DecoderLayer
 
 
@@ -91,6 +92,7 @@ def measure_step(
     precision: str,
     is_compiled: bool,
     is_checkpointed: bool,
+    sequence_ranks: int = 1,
 ) -> StepBytes:
     """Run a forward and backward on tensors without data.
 
@@ -101,6 +103,7 @@ def measure_step(
         precision: of ``EngineConfig``.
         is_compiled: layers are compiled, which recomputes what is cheap.
         is_checkpointed: layers are recomputed.
+        sequence_ranks: ranks that share each row.
     """
     peaks: list[int] = []
     for is_kept in (True, False):
@@ -109,6 +112,8 @@ def measure_step(
             model = make_model()
         bind(model)
         model.backbone.use_checkpointing = is_checkpointed
+        if sequence_ranks > 1:
+            model.backbone.sequence = _ShapesOfGroup(sequence_ranks)
         if precision == "bfloat16":
             with fake:
                 for parameter in model.parameters():
@@ -152,6 +157,21 @@ class _FlashShapes(torch.autograd.Function):
         """Gradients of query, key and value."""
         query, key, value = ctx.saved_tensors[:3]
         return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), None, None
+
+
+class _ShapesOfGroup(SequenceGroup):
+    """One rank of a group whose other ranks are not there: right in its sizes only."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.place, self._trade = size, 0, Trade.apply
+
+    def trade(self, x: Tensor, give: int, take: int) -> Tensor:
+        """As large as what the others would send."""
+        return torch.cat([x.chunk(self.size, dim=give)[0]] * self.size, dim=take)
+
+    def collect(self, x: Tensor) -> Tensor:
+        """As large as the whole rows."""
+        return torch.cat([x] * self.size, dim=1)
 
 
 def _as_compiled(layer: DecoderLayer, forward: Callable[..., Tensor], *args: Any) -> Tensor:

@@ -126,7 +126,7 @@ class Meter:
         assert self._sums is not None, "nothing was added"
         own = [*(float(self._counts[head]) for head in self._heads), self._images]
         # A place for each rank: the sum over ranks then holds all their peaks.
-        peaks = [0.0] * worldnum_elements()
+        peaks = [0.0] * world_size()
         if self._device.type == "cuda":
             peaks[rank()] = torch.cuda.max_memory_allocated(self._device) / 2**30
         counted = torch.tensor(own + peaks, device=self._device)
@@ -138,11 +138,9 @@ class Meter:
         ):
             if number:
                 figures[head] = loss / number
-        figures["tokens_per_second"] = (
-            self._positions * worldnum_elements() / self._sharing / seconds
-        )
+        figures["tokens_per_second"] = self._positions * world_size() / self._sharing / seconds
         figures["images_per_second"] = totals[2 * len(self._heads)] / self._sharing / seconds
-        if peak := max(totals[-worldnum_elements() :]):
+        if peak := max(totals[-world_size() :]):
             figures["peak_memory_gib"] = peak  # of the rank that needed most
         if self._peak:
             figures["mfu"] = self._flops / self._sharing / seconds / self._peak

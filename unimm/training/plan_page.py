@@ -18,7 +18,7 @@ def describe_plan(planner: Planner, cluster: Cluster) -> str:
         ValueError: the rows of a step cannot be shared by so many GPUs.
     """
     config = planner.config
-    micro_rows, num_micro = cut_step(config, num_ranks=cluster.num_gpus)
+    micro_rows, num_micro = _cut(planner, cluster)
     own = config.engine
     lines = [
         f"{planner.num_parameters / 1e6:,.1f}M parameters, {cluster.num_gpus} GPUs of "
@@ -43,6 +43,12 @@ def describe_plan(planner: Planner, cluster: Cluster) -> str:
     return "\n".join(lines)
 
 
+def _cut(planner: Planner, cluster: Cluster) -> tuple[int, int]:
+    """Rows of a micro-batch, and micro-batches of a step."""
+    shares = cluster.num_gpus // planner.config.engine.sequence_ranks
+    return cut_step(planner.config, num_ranks=shares)
+
+
 def _row(memory: Memory, stage: int, is_recomputed: bool, cluster: Cluster, *, is_own: bool) -> str:
     sizes = "  ".join(f"{getattr(memory, name) / _GB:11.2f}" for name in _COLUMNS)
     word = "fits" if fits(memory, cluster) else "does not fit"
@@ -61,13 +67,13 @@ def _verdict(planner: Planner, cluster: Cluster, memory: Memory, micro_rows: int
     ways = list(itertools.islice(planner.ways_to_fit(cluster, micro_rows=micro_rows), _MOST_WAYS))
     lines += [f"  {words}: {found.total / _GB:.1f} GB" for words, found in ways]
     if not ways:
-        lines.append("  shorter rows (data.row_length) or a smaller model only")
+        lines.append("  shared rows (engine.sequence_ranks), shorter rows or a smaller model only")
     return lines
 
 
 def _speed(planner: Planner, cluster: Cluster) -> list[str]:
     config = planner.config
-    micro_rows, _ = cut_step(config, num_ranks=cluster.num_gpus)
+    micro_rows, _ = _cut(planner, cluster)
     speed = planner.speed(config.engine, cluster, micro_rows=micro_rows)
     lines = [
         f"At {cluster.mfu:.0%} of {cluster.peak_flops / 1e12:.0f} TFLOP/s and "

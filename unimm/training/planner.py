@@ -124,7 +124,7 @@ class Planner:
     def speed(self, engine: EngineConfig, cluster: Cluster, *, micro_rows: int) -> Speed:
         """Estimate a run's speed from its counted operations and the cluster's assumptions."""
         rows = self.config.data.rows_per_step
-        num_micro = max(rows // (micro_rows * cluster.num_gpus), 1)
+        num_micro = max(rows * engine.sequence_ranks // (micro_rows * cluster.num_gpus), 1)
         flops = ModelFlops(self._blank_model)(self.batch(1)) * rows
         if engine.checkpoint_activations:
             flops *= 4 / 3  # one more forward
@@ -157,7 +157,7 @@ class Planner:
                     engine,
                     num_gpus=num_gpus,
                     micro_rows=micro,
-                    num_micro=max(rows // (micro * num_gpus), 1),
+                    num_micro=max(rows * engine.sequence_ranks // (micro * num_gpus), 1),
                 )
                 if fits(found, cluster):
                     break
@@ -238,7 +238,7 @@ class Planner:
         return UniMM(self.config.model, special=self._special, spec=spec)
 
     def _trace(self, engine: EngineConfig, micro_rows: int) -> StepBytes:
-        key = (micro_rows, engine.precision, engine.compile, engine.checkpoint_activations)
+        key = (micro_rows, replace(engine, zero_stage=1))  # the stage changes nothing here
         if key not in self._traced:
             self._traced[key] = measure_step(
                 self.make_model,
@@ -247,6 +247,7 @@ class Planner:
                 precision=engine.precision,
                 is_compiled=engine.compile,
                 is_checkpointed=engine.checkpoint_activations,
+                sequence_ranks=engine.sequence_ranks,
             )
         return self._traced[key]
 

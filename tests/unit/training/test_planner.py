@@ -82,6 +82,8 @@ def test_what_saves_activations_saves_them_in_the_plan(tmp_path):
 
     assert activations(checkpoint_activations=True) < 0.65 * activations()
     assert activations(precision="autocast") < 0.9 * activations()
+    shared = activations(sequence_ranks=2)
+    assert 0.5 * activations() < shared < 0.75 * activations(), "the heads see whole rows"
     compiled = activations(precision="autocast", compile=True)
     assert 0.3 < compiled / activations(precision="autocast") < 0.9
 
