@@ -94,11 +94,13 @@ class Trade(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: SequenceGroup, give: int, take: int) -> Tensor:
+        """As ``SequenceGroup.trade``."""
         ctx.group, ctx.give, ctx.take = group, give, take
         return group.trade(x, give, take)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        """The axes change places."""
         return ctx.group.trade(gradients[0], ctx.take, ctx.give), None, None, None
 
 

@@ -1,6 +1,9 @@
 """A bad step leaves no trace, in any ZeRO stage; too many in a row end the run, batch in hand."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from unimm.training.engine import Engine, choose_device
 from unimm.training.loop import train
 from unimm.training.watch import StepGuard, load_batch, save_batch
 
+TESTS = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 
 
@@ -141,3 +145,31 @@ def test_a_saved_batch_gives_the_same_loss_again(name, tmp_path):
     again = load_batch(tmp_path / "batch.safetensors")
     assert again.document_indices == batch.document_indices
     assert float(model(again).total) == float(model(batch).total)
+
+
+@pytest.mark.long
+def test_all_ranks_skip_what_one_of_them_cannot_use(tmp_path):
+    tiny_run(tmp_path)  # writes shards and tokenizers
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    env = {key: value for key, value in os.environ.items() if key not in names}
+    path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"),
+            *("2", str(TESTS / "run_poisoned.py"), str(tmp_path)),
+        ],
+        env=env | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path, "DS_ACCELERATOR": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    curves = []
+    for stage in (0, 1, 2, 3):
+        lines = (tmp_path / f"stage_{stage}/log.jsonl").read_text().splitlines()
+        steps = [x for x in map(json.loads, lines) if "learning_rate" in x]
+        assert [x["skipped"] for x in steps] == [0, 0, 1, 1, 1, 1], stage
+        curves.append([x["text"] for x in steps])
+    assert curves[0][-1] < curves[0][0]
+    for curve in curves[1:]:
+        assert curve == pytest.approx(curves[0], abs=2e-5)
