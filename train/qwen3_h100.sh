@@ -1,9 +1,9 @@
 #!/bin/bash
 # Step a trunk of Qwen3-8B's widths at two layers, from a folder of random weights, on 2 GPUs with
-# ZeRO 3; then its peak memory beside the planner's estimate. bash train/qwen3_h100.sh [FOLDER]
+# ZeRO 3; before it, its peak memory beside the planner's. bash train/qwen3_h100.sh [FOLDER]
 set -euo pipefail
 R=${1:-runs/qwen3_two_layers}
-MODEL=unimm/assets/models/storyworld
+TOKENIZER=unimm/assets/models/storyworld/image_tokenizer
 mkdir -p "$R"
 
 python - "$R/llm" <<'PYTHON'
@@ -26,16 +26,13 @@ tokenizer.add_tokens([f"<extra {number}>" for number in range(missing)])
 tokenizer.save(f"{folder}/tokenizer.json")
 PYTHON
 
-SHORT="--initial_llm $R/llm --text_tokenizer $R/llm --image_tokenizer $MODEL/image_tokenizer
-  --model.backbone.depth 2 --data.row_length 4096 --data.rows_per_step 4 --data.num_workers 0"
+python tokenizers/encode_shards.py tokenizers/configs/shards_storyworld_cpu.yaml \
+  --image_tokenizer $TOKENIZER --output "$R/shards" --num_documents 400
+
+SHORT="--run_dir $R/run --initial_llm $R/llm --text_tokenizer $R/llm --image_tokenizer $TOKENIZER
+  --model.backbone.depth 2 --data.train $R/shards --data.validation= --data.row_length 4096
+  --data.rows_per_step 4 --data.num_workers 0 ${EXTRA:-}"
 torchrun --standalone --nproc_per_node 2 train/measure_memory.py train/configs/qwen3_8b.yaml \
   $SHORT --stages 1 2 3 --ledger "$R/results"
-cat > "$R/step.yaml" <<YAML
-$(sed -e '/^run_dir/d' -e '/^data:/,/^optimizer:/{/^optimizer:/!d}' train/configs/qwen3_8b.yaml)
-run_dir: $R/run
-data:
-  world: {num_documents: 256, num_held_out: 0, image_size: 64}
-  rows_per_step: 4
-YAML
-torchrun --standalone --nproc_per_node 2 train/pretrain.py "$R/step.yaml" $SHORT \
+torchrun --standalone --nproc_per_node 2 train/pretrain.py train/configs/qwen3_8b.yaml $SHORT \
   --max_steps 20 --logging.log_every 1 --logging.save_every 0 --logging.evaluate_every 0
