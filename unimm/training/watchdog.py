@@ -129,7 +129,7 @@ class Watchdog:
                 f"all ranks have been {waited:.0f} s in {own}: a collective does not return (look "
                 "at the network), or guard.hang_seconds is too short"
             )
-        if waited > 1.5 * self._limit:
+        if waited > 2 * self._limit:
             _leave(f"rank {rank()} has kept others waiting {waited:.0f} s in {own}")
         if told != own.number:
             logger.error("rank %d keeps others waiting in %s; its stack follows", rank(), own)
