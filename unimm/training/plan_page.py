@@ -1,10 +1,9 @@
 """The planner's answer in words: a table of stages, the run's own line, what would make it fit."""
 
 import itertools
-from dataclasses import replace
 
 from unimm.training.loop import cut_step
-from unimm.training.planner import Cluster, Memory, Planner, fits
+from unimm.training.planner import Cluster, Memory, Planner, fits, with_stage
 
 _COLUMNS = ("parameters", "optimizer", "average", "gradients", "activations", "buffers", "total")
 _GB = 1e9
@@ -30,9 +29,10 @@ def describe_plan(planner: Planner, cluster: Cluster) -> str:
         + "  ".join(f"{name:>11}" for name in (*_COLUMNS, "moment")),
     ]
     found: Memory | None = None
-    stages = (0, 1, 2, 3) if own.precision != "bfloat16" else (1, 2, 3)
-    for recompute, stage in itertools.product((False, True), stages):
-        engine = replace(own, zero_stage=stage, checkpoint_activations=recompute)
+    for recompute, stage in itertools.product((False, True), range(4)):
+        engine = with_stage(own, stage, checkpoint_activations=recompute)
+        if engine is None:
+            continue
         memory = planner.memory(
             engine, num_gpus=cluster.num_gpus, micro_rows=micro_rows, num_micro=num_micro
         )

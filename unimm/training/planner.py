@@ -149,9 +149,9 @@ class Planner:
         """
         rows = self.config.data.rows_per_step
         enough: list[set[str]] = []  # what fits without more is not listed with more
-        for changes in self._variants(micro_rows):
-            engine = replace(self.config.engine, **changes["engine"])
-            num_gpus, micro = cluster.num_gpus, changes["micro_rows"]
+        own = vars(self.config.engine)
+        for engine, micro in self._variants(micro_rows):
+            num_gpus = cluster.num_gpus
             while num_gpus <= _MOST_GPUS:
                 found = self.memory(
                     engine,
@@ -164,7 +164,7 @@ class Planner:
                 num_gpus *= 2
             else:
                 continue
-            words = [f"engine.{name} {value}" for name, value in changes["engine"].items()]
+            words = [f"engine.{k} {value}" for k, value in vars(engine).items() if own[k] != value]
             if micro != micro_rows:
                 words.append(f"data.micro_rows {micro}")
             if any(fewer <= set(words) for fewer in enough):
@@ -175,18 +175,14 @@ class Planner:
                 enough.append(set(words))
             yield " and ".join(words), found
 
-    def _variants(self, micro_rows: int) -> Iterator[dict[str, Any]]:
+    def _variants(self, micro_rows: int) -> Iterator[tuple[EngineConfig, int]]:
         own = self.config.engine
         for micro in sorted({micro_rows, 1}, reverse=True):
             for recompute in sorted({own.checkpoint_activations, True}):
                 for stage in range(own.zero_stage, 4):
-                    engine: dict[str, object] = {}
-                    if stage != own.zero_stage:
-                        engine["zero_stage"] = stage
-                    if recompute != own.checkpoint_activations:
-                        engine["checkpoint_activations"] = recompute
-                    if engine or micro != micro_rows:
-                        yield {"engine": engine, "micro_rows": micro}
+                    engine = with_stage(own, stage, checkpoint_activations=recompute)
+                    if engine is not None and (engine != own or micro != micro_rows):
+                        yield engine, micro
 
     def batch(self, num_rows: int) -> Batch:
         """Rows full of documents of text and one drawn picture, the objectives in turn."""
@@ -250,6 +246,18 @@ class Planner:
                 sequence_ranks=engine.sequence_ranks,
             )
         return self._traced[key]
+
+
+def with_stage(engine: EngineConfig, stage: Any, **changes: Any) -> EngineConfig | None:
+    """Give the same engine in another ZeRO stage; None where its settings exclude each other.
+
+    ZeRO 3 fetches weights inside of layers, which are then not compiled.
+    """
+    is_compiled = engine.compile and (stage < 3 or engine.zero_stage == 3)
+    try:
+        return replace(engine, zero_stage=stage, compile=is_compiled, **changes)
+    except ValueError:
+        return None
 
 
 def fits(memory: Memory, cluster: Cluster) -> bool:
