@@ -1,45 +1,154 @@
-"""Train the tiny run of a folder under every ZeRO stage, with four objectives; torchrun starts it.
+"""One run in every way that must change nothing: stages, ranks, accumulation, interruptions.
 
-argv: the folder that ``tiny_run`` prepared, and a word that goes into the names of the runs.
+Started by torchrun: argv is the folder that ``tiny_run`` prepared and what to do there.
 """
 
+import json
+import os
+import signal
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from corpora import tiny_data, tiny_run
 from helpers import tiny_objective
+from safetensors.torch import save_file
 
-from unimm.distributed import shutdown
+from unimm.distributed import barrier, is_main, rank, shutdown
 from unimm.model import ModelConfig
 from unimm.nn.transformer import BackboneConfig
-from unimm.training.config import EngineConfig
+from unimm.training.config import EngineConfig, OptimizerConfig, TrainConfig
+from unimm.training.engine import Engine
 from unimm.training.loop import train
 
+STEPS = 20
+ROWS = 8  # of a step: micro-batches of 1 on two ranks accumulate 4, of 4 none
+FROZEN = {"frozen": ("backbone.layers.0", "code_embedding")}
+# Name of a way to train on two ranks -> what differs from the single process.
+WAYS: dict[str, dict[str, Any]] = {
+    "zero_0": {"micro_rows": 4},
+    "zero_1": {"micro_rows": 4, "zero_stage": 1, "checkpoint_activations": True},
+    "zero_2": {"micro_rows": 1, "zero_stage": 2},
+    "zero_3": {"micro_rows": 4, "zero_stage": 3},
+    "offload": {"micro_rows": 4, "zero_stage": 2, "offload_optimizer": True},
+}
+# All combinations: stage (and offload), accumulation, checkpointing, frozen parts.
+ALL_WAYS: dict[str, dict[str, Any]] = {
+    f"{'frozen_' if frozen else ''}{stage}{'_offload' if offload else ''}_{rows}_{again}": {
+        "micro_rows": rows,
+        "zero_stage": stage,
+        "offload_optimizer": offload,
+        "checkpoint_activations": again,
+        "optimizer": FROZEN if frozen else {},
+    }
+    for stage, offload in ((0, False), (1, False), (1, True), (2, False), (3, False), (3, True))
+    for rows in (1, 4)
+    for again in (False, True)
+    for frozen in (False, True)
+}
+# Runs that go on with two ranks, one and two: stage of each leg, and the step after which it ends.
+LEGS = {"1": (1, 1, 1), "2": (2, 2, 2), "3": (3, 3, 3), "frozen": (3, 0, 1)}
+ENDS = (4, 8, 0)
+LEG_STEPS = 12
 
-def main(folder: Path, word: str) -> None:
-    torch.set_num_threads(1)
+
+def run_config(
+    folder: Path, name: str, *, max_steps: int = STEPS, micro_rows: int = 0, **way: Any
+) -> TrainConfig:
+    """The run. Several objectives, so that some rank has none of one's pictures in some step."""
+    optimizer = dict(learning_rate=1e-3, ema_decay=0.9) | way.pop("optimizer", {})
     model = ModelConfig(
         backbone=BackboneConfig(dim=32, depth=2, num_heads=2, num_kv_heads=2, ffn_dim=48),
-        # Several, so that some rank has none of one's pictures in some step.
         objectives=tuple(map(tiny_objective, ("next_token", "next_scale", "masked", "diffusion"))),
     )
-    for stage in (0, 1, 2, 3):
-        config = tiny_run(
-            folder,
-            model=model,
-            data=tiny_data(folder, rows_per_step=4, micro_rows=1, row_length=200),
-            engine=EngineConfig(zero_stage=stage, device="cpu"),
-            run_dir=str(folder / f"{word}_{stage}"),
-        )
-        weights = {}
+    return tiny_run(
+        folder,
+        model=model,
+        data=tiny_data(folder, rows_per_step=ROWS, micro_rows=micro_rows, row_length=200),
+        engine=EngineConfig(device="cpu", **way),
+        optimizer=OptimizerConfig(**optimizer),
+        run_dir=str(folder / name),
+        max_steps=max_steps,
+    )
 
-        def save(trained, parts, path, weights=weights):
-            weights.update(trained.state_dict())
 
-        train(config, draw=lambda *_: None, save=save)
-        if weights:
-            torch.save(weights, folder / f"{word}_{stage}" / "weights.pt")
+def run(config: TrainConfig, *, stop_after: int = 0, kill_rank: int | None = None) -> None:
+    """Train; keep the averaged weights, and the documents that each step of this rank has seen.
+
+    Args:
+        config: of the run.
+        stop_after: steps after which this process is told to stop, as job managers do.
+        kill_rank: dies in its third step.
+    """
+    weights: dict[str, torch.Tensor] = {}
+    seen: list[Any] = []
+    forward, step = Engine.forward, Engine.step
+
+    def noted_forward(self: Engine, batch: Any, **kwargs: Any) -> Any:
+        seen.append(batch.document_indices)
+        return forward(self, batch, **kwargs)
+
+    def noted_step(self: Engine, **kwargs: Any) -> Any:
+        number = kwargs["step"]
+        with Path(config.run_dir, f"seen_{rank()}.jsonl").open("a") as file:
+            file.write(json.dumps([number, seen]) + "\n")
+        seen.clear()
+        if number + 1 == stop_after:
+            os.kill(os.getpid(), signal.SIGTERM)
+        if number == 2 and kill_rank == rank():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(self, **kwargs)
+
+    Engine.forward, Engine.step = noted_forward, noted_step
+    try:
+        train(config, draw=lambda *_: None, save=lambda model, *_: weights.update(saved(model)))
+    except SystemExit:
+        assert stop_after
+    finally:
+        Engine.forward, Engine.step = forward, step
+    if weights:
+        save_file(weights, Path(config.run_dir, "weights.safetensors"))
+
+
+def saved(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Its weights, those that are tied each for itself."""
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def run_leg(folder: Path, number: int) -> None:
+    """Run one leg of every interrupted run."""
+    for name, stages in LEGS.items():
+        way: dict[str, Any] = {"zero_stage": stages[number], "micro_rows": (4, 0, 2)[number]}
+        way["optimizer"] = FROZEN if name == "frozen" else {}
+        config = run_config(folder, f"legs_{name}", max_steps=LEG_STEPS, **way)
+        run(config, stop_after=ENDS[number])
+
+
+def wait_for(path: Path) -> None:
+    while not path.exists():
+        time.sleep(0.05)
+
+
+def main(folder: Path, task: str) -> None:
+    torch.set_num_threads(1)
+    for name, way in (ALL_WAYS if task == "all" else WAYS).items():
+        run(run_config(folder, name, **way))
+    if task != "all":
+        run_leg(folder, 0)
+        barrier()
+        if is_main():
+            (folder / "first_leg").touch()
+        wait_for(folder / "second_leg")
+        run_leg(folder, 2)
+        barrier()
+        if is_main():
+            (folder / "last_leg").touch()
+        # Its loader's worker outlives it for a while.
+        config = run_config(folder, "killed")
+        run(replace(config, data=replace(config.data, num_workers=1)), kill_rank=1)
     shutdown()
 
 

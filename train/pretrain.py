@@ -22,6 +22,8 @@ from unimm.training.prepare import Parts
 from unimm.training.resume import CHOICES
 from unimm.training.samples import draw_samples
 
+_SHARD = 5 * 10**9  # bytes of a weight file, as is usual on the Hub
+
 
 def as_pipeline(model: UniMM, parts: Parts) -> Pipeline:
     device = model.text_embedding.weight.device
@@ -40,7 +42,7 @@ def draw(model: UniMM, parts: Parts, path: Path) -> None:
 
 
 def save(model: UniMM, parts: Parts, folder: Path) -> None:
-    as_pipeline(model, parts).save_pretrained(folder)
+    as_pipeline(model, parts).save_pretrained(folder, max_shard_bytes=_SHARD)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unimm.document import NO_CODE, NULL_CODE, Batch, SpecialIds
-from unimm.nn.attention import Backend, batch_visibility
+from unimm.nn.attention import Backend, Visibility, batch_visibility
 from unimm.nn.transformer import Backbone, BackboneConfig
 from unimm.objectives.base import ImageSpec, Objective, ObjectiveConfig
 from unimm.objectives.next_token import NextTokenConfig
@@ -148,7 +148,7 @@ class UniMM(nn.Module):
         batch: Batch,
         *,
         counts: Mapping[str, int] | None = None,
-        backend: Backend = "auto",
+        backend: Backend | Visibility = "auto",
     ) -> Losses:
         """Compute every head's loss on a packed batch.
 
@@ -157,7 +157,7 @@ class UniMM(nn.Module):
             counts: positions of each head over the whole optimizer step, all micro-batches and
                 ranks, so that the gradient does not depend on how a step is cut; by default this
                 batch's own.
-            backend: of the attention.
+            backend: of the attention, or who sees whom in a form of the caller's.
         """
         losses = self.head_losses(batch, backend=backend)
         local = {head: int(batch.slots[head].index.shape[0]) for head in losses}
@@ -170,7 +170,9 @@ class UniMM(nn.Module):
             total=total, sums={head: loss.detach() for head, loss in sums.items()}, counts=local
         )
 
-    def head_losses(self, batch: Batch, *, backend: Backend = "auto") -> dict[str, Tensor]:
+    def head_losses(
+        self, batch: Batch, *, backend: Backend | Visibility = "auto"
+    ) -> dict[str, Tensor]:
         """Loss of every position that a head reads: head -> ``(N,)`` float32, in slot order.
 
         Every objective runs, in the same order, whether the batch holds its pictures or not: one
@@ -197,7 +199,7 @@ class UniMM(nn.Module):
         return losses
 
     def run_trunk(
-        self, batch: Batch, *, backend: Backend = "auto"
+        self, batch: Batch, *, backend: Backend | Visibility = "auto"
     ) -> tuple[Tensor, dict[str, Any], dict[str, Tensor]]:
         """Run the trunk over a packed batch.
 
@@ -220,9 +222,9 @@ class UniMM(nn.Module):
                     idle[name] = filled
                 else:
                     x = x.reshape(-1, width).index_copy(0, slots.index, filled).view(x.shape)
-        hidden = self.backbone(
-            x, batch.position_ids, batch_visibility(batch, backend, dtype=x.dtype)
-        )
+        if not isinstance(backend, Visibility):
+            backend = batch_visibility(batch, backend, dtype=x.dtype)
+        hidden = self.backbone(x, batch.position_ids, backend)
         flat = hidden.reshape(-1, width)  # (B L, D)
         return flat, draws, idle
 

@@ -1,6 +1,7 @@
 """Training on a GPU gives the CPU's losses: precisions, compiled layers, ZeRO stages."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from corpora import tiny_data, tiny_run
 from helpers import packed, random_story, tiny_image_tokenizer, tiny_model, tiny_objective
 
 from unimm.objectives import OBJECTIVES
-from unimm.training.config import EngineConfig
+from unimm.training.config import EngineConfig, LoggingConfig
 from unimm.training.loop import train
 
 pytestmark = [
@@ -69,10 +70,32 @@ def test_objectives_train_compiled_in_half_precision(tmp_path, names):
     assert curves[0][-1, 0] < curves[0][0, 0] - 0.5
 
 
+@pytest.mark.parametrize("is_offloaded", [False, True])
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_zero_stages_agree(tmp_path, stage):
+def test_zero_stages_agree(tmp_path, stage, is_offloaded):
+    if stage == 0 and is_offloaded:
+        return
     exact = engine_run(tmp_path, "exact")
-    assert torch.allclose(engine_run(tmp_path, "zero", zero_stage=stage), exact, atol=1e-3)
+    found = engine_run(tmp_path, "zero", zero_stage=stage, offload_optimizer=is_offloaded)
+    assert torch.allclose(found, exact, atol=1e-3)
+
+
+@pytest.mark.parametrize("stages", [(1, 3), (3, 2), (2, 0)])
+def test_a_run_goes_on_in_another_stage(tmp_path, stages):
+    """With AdamW's fused kernel, whose count of steps lies on the GPU."""
+    logging = LoggingConfig(log_every=1, evaluate_every=0, sample_every=0, save_every=3)
+    for stage in stages:
+        config = tiny_run(
+            tmp_path,
+            engine=EngineConfig(device="cuda", zero_stage=stage),
+            data=tiny_data(tmp_path, row_length=256),
+            model=wide_model(),
+            logging=logging,
+        )
+        found = losses(config)
+        if stage == stages[0]:
+            shutil.rmtree(Path(config.run_dir, "checkpoints", "step_00000006"))
+    assert len(found) == 9 and torch.allclose(found[3:6], found[6:], atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,8 @@ def read_training(run: Path, config: Mapping[str, Any]) -> Row:
         "minutes": round(last["seconds"] / 60, 2),
         "tokens/s": round(median(line["tokens_per_second"] for line in losses)),
     }
-    return row | ({"memory_gb": round(last["memory_gb"], 1)} if "memory_gb" in last else {})
+    peak = last.get("peak_memory_gib")
+    return row | ({"memory_gib": round(peak, 1)} if peak else {})
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ what the batch holds, never on the image objective.
 import functools
 import inspect
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -15,13 +15,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from unimm.document import Batch, attention_mask_mod, attention_rule
+from unimm.nn.sequence import SequenceGroup
 
 Backend = Literal["auto", "dense", "flex", "varlen"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Visibility:
-    """Who sees whom, in the form that the chosen backend reads; exactly one is set.
+    """Who sees whom, in the form that the chosen backend reads; one of the first three is set.
 
     Attributes:
         dense: ``(B, 1, n, S)`` bool.
@@ -29,6 +30,7 @@ class Visibility:
         cu_seqlens: ``(K + 1,)`` int32 document starts in the flattened positions.
         max_seqlen: bound of a document's length, for ``cu_seqlens``.
         kernel: what computes ``flex`` or ``cu_seqlens``; looked up here, outside of compiled code.
+        sequence: the ranks that hold the other stretches of the rows, if rows are shared.
     """
 
     dense: Tensor | None = None
@@ -36,6 +38,7 @@ class Visibility:
     cu_seqlens: Tensor | None = None
     max_seqlen: int = 0
     kernel: Any = None
+    sequence: SequenceGroup | None = None
 
 
 def choose_backend(batch: Batch, dtype: torch.dtype) -> Backend:
@@ -88,7 +91,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, visibility: Visibility) ->
     """Scaled dot-product attention under the rule.
 
     Args:
-        query: ``(B, H, n, head_dim)``.
+        query: ``(B, H, n, head_dim)``; where rows are shared, this rank's stretch of them.
         key: ``(B, H_kv, S, head_dim)``; each key head serves ``H / H_kv`` query heads.
         value: as ``key``.
         visibility: who sees whom.
@@ -96,6 +99,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, visibility: Visibility) ->
     Returns:
         ``(B, H, n, head_dim)``.
     """
+    if visibility.sequence is not None:
+        group, whole = visibility.sequence, replace(visibility, sequence=None)
+        query, key, value = map(group.to_heads, (query, key, value))
+        return group.to_positions(attend(query, key, value, whole))
     is_grouped = query.shape[1] != key.shape[1]
     if visibility.cu_seqlens is not None:
         return _attend_varlen(query, key, value, visibility)

@@ -4,7 +4,7 @@ It sees embeddings ``(B, n, D)``, positions ``(B, n, 3)`` and who may see whom. 
 those of ``transformers``, so pretrained checkpoints load directly.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from unimm.nn.attention import Visibility, attend
 from unimm.nn.kv_cache import CacheView
 from unimm.nn.rope import apply_rope, rope_cos_sin
+from unimm.nn.sequence import SequenceGroup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +157,7 @@ class Backbone(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.depth))
         self.norm = RMSNorm(config.dim, config.norm_eps)
         self.use_checkpointing = False
+        self.sequence: SequenceGroup | None = None  # ranks that share packed rows
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -188,10 +190,17 @@ class Backbone(nn.Module):
         if cache is not None:
             visibility = visibility or cache.visibility
         assert visibility is not None, "a forward needs a mask or a cache"
+        shared = self.sequence if cache is None else None
+        if shared is not None:
+            x, position_ids = shared.split(x), shared.split(position_ids)
+            visibility = replace(visibility, sequence=shared)
         rope = rope_cos_sin(position_ids, self.config.head_width, self.config.rope_base)
         for i, layer in enumerate(self.layers):
             if self.use_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(layer, x, rope, visibility, use_reentrant=False)  # pyright: ignore
+                x = checkpoint(  # nothing in a layer is random: no state to bring back
+                    layer, x, rope, visibility, use_reentrant=False, preserve_rng_state=False
+                )  # pyright: ignore
             else:
                 x = layer(x, rope, visibility, None if cache is None else (i, cache))
-        return self.norm(x)
+        x = self.norm(x)
+        return x if shared is None else shared.gather(x)

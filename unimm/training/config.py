@@ -76,6 +76,8 @@ class OptimizerConfig:
         weight_decay: of matrices.
         max_norm: gradients are clipped to this length; 0 does not clip.
         ema_decay: of the moving average of the weights, which is what is saved.
+        frozen: parts that keep their weights: beginnings of parameter names up to a dot, such as
+            ``backbone`` or ``backbone.layers.0``.
     """
 
     learning_rate: float = 1.2e-3
@@ -83,6 +85,7 @@ class OptimizerConfig:
     weight_decay: float = 0.05
     max_norm: float = 1.0
     ema_decay: float = 0.999
+    frozen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,15 +122,20 @@ class EngineConfig:
             keeps bfloat16 weights and float32 masters (ZeRO 1 to 3).
         zero_stage: what DeepSpeed shards over the ranks: 0 nothing, 1 optimizer state, 2 gradients
             too, 3 weights too.
-        compile: compile the trunk's layers (GPU only pays).
+        offload_optimizer: keep float32 masters and optimizer state in the host's memory, where
+            AdamW runs (ZeRO 1 to 3).
+        compile: compile the trunk's layers (GPU only pays; ZeRO 0 to 2).
         checkpoint_activations: recompute a layer in the backward instead of keeping it.
+        sequence_ranks: processes that share each row, for rows too long for one GPU.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "autocast", "bfloat16"] = "float32"
     zero_stage: Literal[0, 1, 2, 3] = 0
+    offload_optimizer: bool = False
     compile: bool = False
     checkpoint_activations: bool = False
+    sequence_ranks: int = 1
 
     def __post_init__(self) -> None:
         if self.zero_stage == 0 and self.precision == "bfloat16":
@@ -135,6 +143,43 @@ class EngineConfig:
                 "zero_stage 0 with precision bfloat16 trains wrongly in DeepSpeed (its first Adam "
                 "step is off): use zero_stage 1, or precision autocast"
             )
+        if self.zero_stage == 3 and self.compile:
+            raise ValueError(
+                "zero_stage 3 fetches weights between the modules of a layer, which cannot be "
+                "compiled as one: set compile to false, or use zero_stage 2"
+            )
+        if self.zero_stage == 0 and self.offload_optimizer:
+            raise ValueError(
+                "zero_stage 0 keeps the optimizer whole on every GPU: offload_optimizer needs "
+                "zero_stage 1, 2 or 3"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuardConfig:
+    """What a run does about losses that are no numbers, and about ranks that do not come.
+
+    Attributes:
+        spike_ratio: a step whose loss is above this many times its running mean is skipped, as one
+            whose loss or gradient is no number always is; 0 lets spikes pass.
+        max_skipped: steps skipped in a row that end the run.
+        hang_seconds: a rank that waits longer than this in one phase names the ranks it waits for
+            and ends the run; 0 waits for ever. It must be above the time that drawing samples and
+            saving take, and below the collectives' own time-out of ten minutes.
+    """
+
+    spike_ratio: float = 0.0
+    max_skipped: int = 5
+    hang_seconds: float = 540.0
+
+    def __post_init__(self) -> None:
+        if self.spike_ratio and self.spike_ratio <= 1:
+            raise ValueError(
+                f"spike_ratio {self.spike_ratio} skips ordinary steps: give 2 or more, or 0 to "
+                "let spikes pass"
+            )
+        if self.max_skipped < 1:
+            raise ValueError(f"max_skipped must be at least 1, got {self.max_skipped}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +187,7 @@ class LoggingConfig:
     """What is written, and how often, in optimizer steps; 0 is never.
 
     Attributes:
-        log_every: a line of the log; a loss that is no number is noticed then.
+        log_every: a line of the log; skipped steps are told then.
         evaluate_every: losses on held-out documents; always at the end.
         sample_every: a grid of drawn pictures; always at the end.
         save_every: checkpoints to resume from.
@@ -175,10 +220,14 @@ class TrainConfig:
         model: architecture.
         initial_model: folder of a trained model to start from: an earlier stage, or a trunk that
             drew by another objective. Weights of other names stay as drawn.
+        initial_llm: folder of a Llama or Qwen3 model in the format of ``transformers`` that trunk,
+            text embedding and text head start from; ``model.backbone`` must have its sizes, and
+            ``text_tokenizer`` be its tokenizer, to which special tokens are appended.
         data: what is trained on.
         optimizer: AdamW.
         schedule: of the learning rate.
         engine: how a step is computed.
+        guard: when steps are skipped and when the run ends itself.
         logging: what is written.
         max_steps: optimizer steps at most.
         max_minutes: wall-clock time at most; the learning rate then follows the time too, and two
@@ -194,9 +243,11 @@ class TrainConfig:
     data: DataConfig
     model: ModelConfig = field(default_factory=ModelConfig)
     initial_model: str = ""
+    initial_llm: str = ""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     max_steps: int = 1000
     max_minutes: float | None = None
@@ -204,6 +255,14 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.initial_model and self.initial_llm:
+            raise ValueError("a run starts from initial_model or from initial_llm, not from both")
+        sharing, backbone = self.engine.sequence_ranks, self.model.backbone
+        if sharing < 1 or backbone.num_heads % sharing or backbone.num_kv_heads % sharing:
+            raise ValueError(
+                f"sequence_ranks {sharing} must divide num_heads {backbone.num_heads} and "
+                f"num_kv_heads {backbone.num_kv_heads}: each rank takes a share of the heads"
+            )
         if self.max_flops is not None and self.max_flops <= 0:
             raise ValueError(f"max_flops must be positive, got {self.max_flops}")
         if self.max_steps < 1:

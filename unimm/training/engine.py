@@ -12,15 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unimm.distributed import init_distributed, rank, world_size
 from unimm.document import Batch
 from unimm.model import Losses, UniMM
+from unimm.nn.sequence import SequenceGroup
 from unimm.training.config import EngineConfig, OptimizerConfig
+from unimm.training.partition import Partition
+from unimm.training.partition_files import read_pieces, write_pieces
 
-_TAG = "engine"
+# Small enough that the first gradients are on their way early in the backward; in numbers.
+REDUCE_BUCKET_SIZE = 2**26
+MAX_LIVE_PARAMETERS = 1_000_000_000  # gathered at once in ZeRO 3
 
 
 def choose_device(name: str) -> torch.device:
@@ -34,13 +38,17 @@ class Engine:
     """A model, its optimizer and its moving average, sharded as DeepSpeed does.
 
     Args:
-        model: on the device already, float32.
+        model: on the CPU, float32; the first rank's weights go to all others.
         config: how a step is computed.
         optimizer: AdamW's settings.
+        device: of this process.
         grad_accum_steps: forwards of one optimizer step.
 
     Attributes:
         model: the model, whose weights the engine changes in place.
+        share: which part of the data this rank reads; the ranks that share rows read the same.
+        num_shares: parts of the data.
+        is_skipped: scalar float32, 1 if the last step left the weights as they were.
     """
 
     def __init__(
@@ -49,6 +57,7 @@ class Engine:
         config: EngineConfig,
         optimizer: OptimizerConfig,
         *,
+        device: torch.device,
         grad_accum_steps: int = 1,
     ) -> None:
         self.model, self.config = model, config
@@ -56,12 +65,23 @@ class Engine:
         # DeepSpeed averages over both; the losses are shares of a sum.
         self._scale = float(grad_accum_steps * world_size())
         model.backbone.use_checkpointing = config.checkpoint_activations
+        self.share = rank() // config.sequence_ranks
+        self.num_shares = world_size() // config.sequence_ranks
+        if config.sequence_ranks > 1:
+            model.backbone.sequence = SequenceGroup(config.sequence_ranks)
         if config.compile:
             # Layer by layer: one graph serves all layers, so compiling takes a fraction as long.
             for layer in model.backbone.layers:
                 layer.compile(dynamic=False)
-        self._engine = _initialize(model, config, optimizer, grad_accum_steps)
-        self._average = [_shard(p).detach().float().clone() for p in model.parameters()]
+        if config.zero_stage < 3:
+            model.to(device)
+        self._adamw = _adamw(model, optimizer)
+        settings = _deepspeed_config(config, optimizer, grad_accum_steps, device)
+        self._engine = _initialize(model, self._adamw, config, settings)
+        self.is_skipped = torch.zeros((), device=device)
+        self._partition = Partition(
+            model, self._adamw, self._engine.optimizer, stage=config.zero_stage
+        )
 
     def forward(self, batch: Batch, *, counts: Mapping[str, int] | None = None) -> Losses:
         """Compute the losses of a batch on the model's device."""
@@ -80,13 +100,22 @@ class Engine:
         if not self._engine.is_gradient_accumulation_boundary():
             self._engine.step()  # DeepSpeed counts micro-batches here; nothing moves yet
 
-    def step(self, *, learning_rate: float, step: int, is_measured: bool = False) -> float | None:
+    def step(
+        self,
+        *,
+        learning_rate: float,
+        step: int,
+        is_measured: bool = False,
+        skip: Tensor | None = None,
+    ) -> float | None:
         """Clip, move the weights and their average; once an optimizer step, after all backwards.
 
         Args:
             learning_rate: of this step.
             step: number of the step, from 0; the average warms up with it.
             is_measured: give the gradient's length before clipping, which waits for the device.
+            skip: scalar float32, the same on all ranks; 1 leaves weights and moments as they are,
+                as a gradient that is no number always does.
         """
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -94,8 +123,15 @@ class Engine:
         if self.config.zero_stage == 0:  # whole gradients: clip them in a few kernels
             limit = self._max_norm or float("inf")
             clipped = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        self.is_skipped = torch.zeros_like(self.is_skipped) if skip is None else skip
+        if clipped is not None:
+            self.is_skipped = torch.maximum(self.is_skipped, (~clipped.isfinite()).float())
+        # What a gradient scaler sets: the fused kernel then does nothing, without asking the host.
+        self._adamw.found_inf = self.is_skipped  # pyright: ignore[reportAttributeAccessIssue]
         self._engine.step()
-        self._update_average(step)
+        if not self._engine.was_step_applied():  # ZeRO looks at the whole gradient itself
+            self.is_skipped = torch.ones_like(self.is_skipped)
+        self._partition.update_average(1.0 - min(self._ema_decay, (1 + step) / (10 + step)))
         if not is_measured:
             return None
         return float(self._engine.get_global_grad_norm() if clipped is None else clipped)
@@ -103,118 +139,95 @@ class Engine:
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
         """Put the moving average in the weights' place for a while, to evaluate, draw and save."""
-        shards = [_shard(p) for p in self.model.parameters()]
-        kept = [shard.clone() for shard in shards]
-        _copy_all(shards, self._average)
+        self._partition.exchange_average()
         try:
             yield
         finally:
-            _copy_all(shards, kept)
+            self._partition.exchange_average()
 
-    def full_state(self) -> dict[str, Tensor]:
-        """Gather the present weights on the CPU, float32; every rank must call it."""
-        from deepspeed import zero
+    def copy_weights(self, target: UniMM | None) -> None:
+        """Copy the present float32 weights, one parameter at a time; every rank must call it.
 
-        parameters = list(self.model.parameters())
-        with zero.GatheredParameters(parameters, enabled=self.config.zero_stage == 3):
-            return {
-                name: tensor.detach().float().cpu().clone()
-                for name, tensor in self.model.state_dict().items()
-            }
+        Args:
+            target: on the first rank, a model on any device; it alone is filled.
+        """
+        for name, weight in self._partition.gather():
+            if target is not None:
+                target.get_parameter(name).data.copy_(weight)
 
     def save(self, folder: Path) -> None:
         """Write what a resumed run needs; every rank must call it."""
-        self._engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
-        average = {str(i): tensor.cpu() for i, tensor in enumerate(self._average)}
-        save_file(average, folder / f"average_{rank()}.safetensors")
+        write_pieces(folder, self._partition)
 
-    def load(self, folder: Path) -> None:
-        """Read what ``save`` wrote, with as many ranks and the same ZeRO stage.
+    def load(self, folder: Path, *, step: int) -> None:
+        """Read what ``save`` wrote, with any number of ranks, in any ZeRO stage.
+
+        Args:
+            folder: of the checkpoint.
+            step: optimizer steps that it stands for.
 
         Raises:
             ValueError: the files are not whole or of another model.
         """
-        try:
-            path, _ = self._engine.load_checkpoint(str(folder), tag=_TAG)
-            average = load_file(folder / f"average_{rank()}.safetensors")
-        except (OSError, RuntimeError, KeyError) as error:
-            raise ValueError(
-                f"checkpoint {folder} does not fit this run ({error}): start as many processes and "
-                "the same model as then, or delete it to begin anew"
-            ) from error
-        if path is None:
-            raise ValueError(f"checkpoint {folder} is not whole: delete it to use the one before")
-        _copy_all(self._average, [average[str(i)] for i in range(len(self._average))])
-
-    @torch.no_grad()
-    def _update_average(self, step: int) -> None:
-        weight = 1.0 - min(self._ema_decay, (1 + step) / (10 + step))
-        shards = [_shard(p).detach() for p in self.model.parameters()]
-        if shards[0].dtype != torch.float32:
-            shards = [shard.float() for shard in shards]
-        lerp: Any = torch._foreach_lerp_  # pyright: ignore[reportPrivateImportUsage]
-        lerp(self._average, shards, weight)
+        read_pieces(folder, self._partition, step=step)
+        self._partition.publish()
 
 
 def _initialize(
-    model: UniMM, config: EngineConfig, optimizer: OptimizerConfig, grad_accum_steps: int
+    model: UniMM, adamw: torch.optim.AdamW, config: EngineConfig, settings: dict[str, Any]
 ) -> Any:
     import deepspeed
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     # Compiled at first use otherwise, and a killed compilation blocks every later run.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if config.zero_stage == 3:
+        # Parameter by parameter from the first rank, so that no GPU ever holds the whole model.
+        dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
+        model.to(dtype)  # what is there already, Init leaves in its format
+        deepspeed.zero.Init(module=model, config_dict_or_path=settings, dtype=dtype)
     engine, *_ = deepspeed.initialize(
         model=model,
-        optimizer=_adamw(model, optimizer),
-        config=_deepspeed_config(config, optimizer, grad_accum_steps),
+        optimizer=adamw,
+        config=settings,
         dist_init_required=False,
     )
     return engine
 
 
 def _adamw(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    parameters = list(model.parameters())
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in parameters if p.ndim >= 2]
+    vectors = [p for p in parameters if p.ndim < 2]
+    decays = ((matrices, config.weight_decay), (vectors, 0.0))
     return torch.optim.AdamW(
-        [
-            {
-                "params": [p for p in parameters if p.ndim >= 2],
-                "weight_decay": config.weight_decay,
-            },
-            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-        ],
+        [{"params": group, "weight_decay": decay} for group, decay in decays if group],
         lr=config.learning_rate,
         betas=config.betas,
-        fused=parameters[0].device.type == "cuda",
+        fused=True,  # the kernel that can be told to skip a step
     )
 
 
 def _deepspeed_config(
-    config: EngineConfig, optimizer: OptimizerConfig, grad_accum_steps: int
+    config: EngineConfig, optimizer: OptimizerConfig, grad_accum_steps: int, device: torch.device
 ) -> dict[str, Any]:
+    zero: dict[str, Any] = {
+        "stage": config.zero_stage,
+        "overlap_comm": device.type == "cuda",
+        "reduce_bucket_size": REDUCE_BUCKET_SIZE,
+        "stage3_max_live_parameters": MAX_LIVE_PARAMETERS,
+    }
+    if config.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": device.type == "cuda"}
     return {
         "train_micro_batch_size_per_gpu": 1,  # DeepSpeed never sees the data
         "gradient_accumulation_steps": grad_accum_steps,
         "gradient_clipping": optimizer.max_norm if config.zero_stage else 0.0,
-        # Weights that stay gathered would not follow when the average takes their place.
-        "zero_optimization": {
-            "stage": config.zero_stage,
-            "stage3_param_persistence_threshold": 0,
-        },
+        "zero_optimization": zero,
+        "zero_force_ds_cpu_optimizer": False,  # DeepSpeed's own would be compiled first
         "bf16": {"enabled": config.precision == "bfloat16"},
         "torch_autocast": {"enabled": config.precision == "autocast", "dtype": "bfloat16"},
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 10**9,
         "timers": {"throughput": {"enabled": False, "synchronized": False}},
     }
-
-
-def _shard(parameter: nn.Parameter) -> Tensor:
-    """What this rank holds of a parameter: all of it, or under ZeRO 3 its part."""
-    return getattr(parameter, "ds_tensor", parameter.data)
-
-
-@torch.no_grad()
-def _copy_all(targets: list[Tensor], sources: list[Tensor]) -> None:
-    for target, source in zip(targets, sources, strict=True):
-        target.copy_(source)

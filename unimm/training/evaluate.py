@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from unimm.distributed import all_reduce_sum, rank, world_size
+from unimm.distributed import all_reduce_sum
 from unimm.document import Batch
 from unimm.training.engine import Engine
 
@@ -33,8 +33,8 @@ def evaluate(engine: Engine, sets: EvaluationSets, device: torch.device) -> dict
     for name, batches in sets.items():
         totals = torch.zeros(len(heads) + 1, 2, device=device)
         # As many forwards on every rank: ZeRO 3 gathers weights in each of them.
-        for turn in range(-(-len(batches) // world_size())):
-            at = turn * world_size() + rank()
+        for turn in range(-(-len(batches) // engine.num_shares)):
+            at = turn * engine.num_shares + engine.share
             batch, marks = batches[at % len(batches)]
             losses = engine.head_losses(batch.to(device))
             if at >= len(batches):

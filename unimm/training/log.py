@@ -1,6 +1,7 @@
 """What a run says of itself: a progress bar, ``log.jsonl``, and Weights and Biases when asked."""
 
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from unimm.distributed import all_reduce_sum, is_main, world_size
+from unimm.distributed import all_reduce_sum, is_main, rank, world_size
 from unimm.document import Batch, count_visible
 from unimm.model import Losses, UniMM
 from unimm.nn.transformer import Backbone
@@ -76,10 +77,10 @@ class RunLog:
             self._wandb.finish()
 
     def write(self, step: int, figures: Mapping[str, Any], *, progress: float) -> None:
-        """Add a line."""
+        """Add a line; a figure that is no number becomes null, which JSON knows."""
         if self._file is None or self._bar is None:
             return
-        values = {name: round(x, 6) if isinstance(x, float) else x for name, x in figures.items()}
+        values = {name: _plain(value) for name, value in figures.items()}
         line = {"step": step, "progress": round(progress, 5), **values}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
@@ -99,9 +100,11 @@ class Meter:
     Args:
         model: whose losses are summed.
         device: of the run.
+        sequence_ranks: ranks that share each row, and count the same positions.
     """
 
-    def __init__(self, model: UniMM, device: torch.device) -> None:
+    def __init__(self, model: UniMM, device: torch.device, *, sequence_ranks: int = 1) -> None:
+        self._sharing = sequence_ranks
         self._heads = ("text", *model.config.heads)
         self._device = device
         self._peak = _peak_flops(device)
@@ -110,7 +113,7 @@ class Meter:
     def _reset(self) -> None:
         self._sums: Tensor | None = None
         self._counts: Counter[str] = Counter()
-        self._positions = self._flops = 0.0
+        self._positions = self._flops = self._images = 0.0
         self._started = time.monotonic()
 
     def add(self, batch: Batch, losses: Losses, flops: float) -> None:
@@ -120,12 +123,18 @@ class Meter:
         self._counts.update(losses.counts)
         self._positions += batch.input_ids.numel()
         self._flops += flops
+        self._images += sum(len(slots.seeds) for slots in batch.slots.values())
 
     def close(self) -> dict[str, float]:
         """Give the figures since the last call, losses in nats a prediction; then restart."""
         assert self._sums is not None, "nothing was added"
-        counts = torch.tensor([float(self._counts[head]) for head in self._heads])
-        totals = all_reduce_sum(torch.cat([self._sums.detach(), counts.to(self._device)])).tolist()
+        own = [*(float(self._counts[head]) for head in self._heads), self._images]
+        # A place for each rank: the sum over ranks then holds all their peaks.
+        peaks = [0.0] * world_size()
+        if self._device.type == "cuda":
+            peaks[rank()] = torch.cuda.max_memory_allocated(self._device) / 2**30
+        counted = torch.tensor(own + peaks, device=self._device)
+        totals = all_reduce_sum(torch.cat([self._sums.detach(), counted])).tolist()
         seconds = time.monotonic() - self._started
         figures: dict[str, float] = {}
         for head, loss, number in zip(
@@ -133,11 +142,12 @@ class Meter:
         ):
             if number:
                 figures[head] = loss / number
-        figures["tokens_per_second"] = self._positions * world_size() / seconds
+        figures["tokens_per_second"] = self._positions * world_size() / self._sharing / seconds
+        figures["images_per_second"] = totals[2 * len(self._heads)] / self._sharing / seconds
+        if peak := max(totals[-world_size() :]):
+            figures["peak_memory_gib"] = peak  # of the rank that needed most
         if self._peak:
-            figures["mfu"] = self._flops / seconds / self._peak
-        if self._device.type == "cuda":
-            figures["memory_gb"] = torch.cuda.max_memory_allocated(self._device) / 1e9
+            figures["mfu"] = self._flops / self._sharing / seconds / self._peak
         self._reset()
         return figures
 
@@ -211,6 +221,12 @@ def _peak_flops(device: torch.device) -> float | None:
         return None
     name = torch.cuda.get_device_name(device)
     return next((peak for chip, peak in _PEAK_FLOPS.items() if chip in name), None)
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, float):
+        return value
+    return round(value, 6) if math.isfinite(value) else None
 
 
 def _short(value: Any) -> str:

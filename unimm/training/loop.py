@@ -1,5 +1,6 @@
 """Train a trunk: one function that reads top to bottom."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,10 +13,13 @@ from unimm.data.loader import TrainBatches, iterate_batches
 from unimm.distributed import all_reduce_sum, barrier, is_main, rank, world_size
 from unimm.document import Batch
 from unimm.model import UniMM
+from unimm.training.build import empty_model
 from unimm.training.config import TrainConfig
 from unimm.training.engine import Engine, choose_device
 from unimm.training.evaluate import evaluate
 from unimm.training.log import Meter, ModelFlops, RunLog
+from unimm.training.partition import whole_size
+from unimm.training.peers import Peers
 from unimm.training.pin import pin_data
 from unimm.training.prepare import Parts, prepare
 from unimm.training.resume import (
@@ -26,7 +30,10 @@ from unimm.training.resume import (
     start_run,
 )
 from unimm.training.schedule import Clock, learning_rate_factor
-from unimm.training.watch import LossWatch
+from unimm.training.watch import StepGuard
+from unimm.training.watchdog import Watchdog
+
+logger = logging.getLogger(__name__)
 
 Finish = Callable[[UniMM, Parts, Path], None]
 """Given the model with averaged weights, the run's parts, and a path to write to."""
@@ -45,66 +52,96 @@ def train(config: TrainConfig, *, draw: Finish, save: Finish) -> Path:
 
     Raises:
         ValueError: the config, the data or an old run in the same folder do not fit.
-        RuntimeError: the loss is no longer a number.
-        SystemExit: after SIGTERM, with a checkpoint saved.
+        RuntimeError: too many steps in a row had to be skipped, or another rank has died.
+        SystemExit: 0 after SIGTERM, with a checkpoint saved.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # else it warns in loader workers
     device = choose_device(config.engine.device)
+    with Peers():
+        return _run(config, device, draw=draw, save=save)
+
+
+def _run(config: TrainConfig, device: torch.device, *, draw: Finish, save: Finish) -> Path:
     run_dir = Path(config.run_dir)
     start_run(config)
     torch.manual_seed(config.seed)
 
-    micro_rows, grad_accum_steps = cut_step(config)
+    micro_rows, grad_accum_steps = cut_step(
+        config, num_ranks=world_size() // config.engine.sequence_ranks
+    )
     parts = prepare(config, micro_rows=micro_rows, device=device)
     pin_data(run_dir, parts.stream.corpus.fingerprint)
-    model = parts.model.to(device)
-    count_flops = ModelFlops(model, parts.image_tokenizer)
-    engine = Engine(model, config.engine, config.optimizer, grad_accum_steps=grad_accum_steps)
+    count_flops = ModelFlops(parts.model, parts.image_tokenizer)
+    model = parts.model
+    engine = Engine(
+        model,
+        config.engine,
+        config.optimizer,
+        device=device,
+        grad_accum_steps=grad_accum_steps,
+    )
     state = load_checkpoint(engine, run_dir=run_dir)
     clock = _clock(config, state)
-    batches = _open_batches(config, parts, micro_rows, start=state.step * grad_accum_steps)
-    meter, watch = Meter(model, device), LossWatch(run_dir)
+    batches = _open_batches(config, parts, engine, start=state.step * grad_accum_steps)
+    meter = Meter(model, device, sequence_ranks=config.engine.sequence_ranks)
+    guard = StepGuard(config.guard, run_dir=run_dir, device=device, state=state.guard)
     every, step, first_step = config.logging, state.step, state.step
     flops, images = state.flops, state.images
 
-    with RunLog(config, step=step) as log, StopSignal() as stop:
+    with (
+        RunLog(config, step=step) as log,
+        StopSignal() as stop,
+        Watchdog(config.guard.hang_seconds) as watchdog,
+    ):
         if step == 0:
             log.write(0, describe(parts), progress=0.0)
-        progress = clock.progress(step, flops)
+        progress = max(clock.progress(step), clock.share_of_work(flops))
         while progress < 1.0:
+            watchdog.enter(step, "load")
             micro_batches = list(islice(batches, grad_accum_steps))
             counted = [*map(count_flops, micro_batches)]
-            flops += world_size() * sum(counted)
-            progress = clock.progress(step + 1, flops)
-            agreed = agree(micro_batches, progress, stop.is_set, device)
-            images += agreed.images
+            watchdog.enter(step, "agree")
+            agreed = agree(micro_batches, sum(counted), clock.progress(step + 1), stop.is_set, device)
+            flops += agreed.flops / config.engine.sequence_ranks
+            images += agreed.images // config.engine.sequence_ranks
+            progress = max(agreed.progress, clock.share_of_work(flops))
+            watchdog.enter(step, "forward and backward")
             for batch, number in zip(micro_batches, counted, strict=True):
                 losses = engine.forward(batch.to(device), counts=agreed.counts)
                 engine.backward(losses.total)
                 meter.add(batch, losses, number)
-                watch.add(step, batch, losses.total)
-            rate = config.optimizer.learning_rate * _rate_factor(config, agreed.progress)
+                guard.add(batch, losses.total)
+            rate = config.optimizer.learning_rate * _rate_factor(config, progress)
             is_logged = (step + 1) % every.log_every == 0
-            norm = engine.step(learning_rate=rate, step=step, is_measured=is_logged)
-            step, progress = step + 1, agreed.progress
+            watchdog.enter(step, "step")
+            norm = engine.step(
+                learning_rate=rate, step=step, is_measured=is_logged, skip=guard.judge()
+            )
+            guard.close_step(step, engine.is_skipped)
+            step += 1
             if step == first_step + 1:
                 _wait(device)
                 clock.mark_warm()
 
             is_last = progress >= 1.0
             is_saved = is_last or agreed.is_stopped or _is_due(step, every.save_every)
+            watchdog.enter(step, "log")
             if is_logged or is_saved:
-                watch.check()
+                guard.check()
             if is_logged or is_last:
                 work = {"flops": flops, "images": images, "seconds": clock.elapsed()}
                 figures = meter.close() | {"learning_rate": rate} | work
+                figures["skipped"] = guard.num_skipped
                 log.write(step, figures | ({"norm": norm} if norm else {}), progress=progress)
             if is_last or _is_due(step, every.evaluate_every):
+                watchdog.enter(step, "evaluate")
                 with engine.averaged_weights():
                     log.write(step, evaluate(engine, parts.evaluation, device), progress=progress)
             if not is_last and _is_due(step, every.sample_every):
+                watchdog.enter(step, "draw samples")
                 _draw(engine, parts, draw, run_dir / "samples" / f"step_{step:06d}.png")
             if is_saved:
+                watchdog.enter(step, "save")
                 now = RunState(
                     step=step,
                     seconds=clock.elapsed(),
@@ -112,10 +149,12 @@ def train(config: TrainConfig, *, draw: Finish, save: Finish) -> Path:
                     num_ranks=world_size(),
                     flops=flops,
                     images=images,
+                    guard=guard.state(),
                 )
                 save_checkpoint(engine, now, run_dir=run_dir, keep=every.keep_checkpoints)
             if agreed.is_stopped and not is_last:
-                raise SystemExit(f"stopped by SIGTERM after step {step}; run again to go on")
+                logger.info("stopped by SIGTERM after step %d; run again to go on", step)
+                raise SystemExit(0)
 
     return _finish(engine, parts, config, draw=draw, save=save)
 
@@ -126,24 +165,31 @@ class Agreed:
 
     Attributes:
         counts: predictions of each head over the whole step.
+        flops: operations of the step.
         images: pictures drawn in the step.
         progress: of the run after the step, by the first rank's clock.
         is_stopped: whether any rank was told to stop.
     """
 
     counts: dict[str, int]
+    flops: float
     images: int
     progress: float
     is_stopped: bool
 
 
 def agree(
-    micro_batches: list[Batch], progress: float, is_stopped: bool, device: torch.device
+    micro_batches: list[Batch],
+    flops: float,
+    progress: float,
+    is_stopped: bool,
+    device: torch.device,
 ) -> Agreed:
     """Sum a step's counts over micro-batches and ranks, and share clock and signals.
 
     Args:
         micro_batches: of this rank, on the host.
+        flops: of this rank in the step.
         progress: by this rank's clock.
         is_stopped: whether this rank was told to stop.
         device: for the collective.
@@ -151,38 +197,39 @@ def agree(
     heads = list(micro_batches[0].slots)
     counts = {head: sum(len(batch.slots[head].index) for batch in micro_batches) for head in heads}
     images = sum(len(slots.seeds) for batch in micro_batches for slots in batch.slots.values())
-    if world_size() == 1:
-        return Agreed(counts=counts, images=images, progress=progress, is_stopped=is_stopped)
-    own = [*counts.values(), images, progress if rank() == 0 else 0.0, float(is_stopped)]
-    summed = all_reduce_sum(torch.tensor(own, dtype=torch.float64, device=device)).tolist()
+    own = [*counts.values(), flops, images, progress if rank() == 0 else 0.0, float(is_stopped)]
+    summed = own
+    if world_size() > 1:
+        summed = all_reduce_sum(torch.tensor(own, dtype=torch.float64, device=device)).tolist()
     return Agreed(
         counts={head: round(number) for head, number in zip(heads, summed, strict=False)},
+        flops=summed[-4],
         images=round(summed[-3]),
         progress=summed[-2],
         is_stopped=summed[-1] > 0,
     )
 
 
-def cut_step(config: TrainConfig) -> tuple[int, int]:
-    """Give rows of a micro-batch and micro-batches of a step, for this number of ranks.
+def cut_step(config: TrainConfig, *, num_ranks: int) -> tuple[int, int]:
+    """Give rows of a micro-batch and micro-batches of a step, for a number of ranks.
 
     Raises:
         ValueError: the rows of a step cannot be cut so.
     """
     rows = config.data.rows_per_step
-    micro_rows = config.data.micro_rows or rows // world_size()
-    if micro_rows == 0 or rows % (micro_rows * world_size()):
+    micro_rows = config.data.micro_rows or rows // num_ranks
+    if micro_rows == 0 or rows % (micro_rows * num_ranks):
         raise ValueError(
             f"rows_per_step {rows} is not a multiple of {micro_rows or 1} micro_rows times "
-            f"{world_size()} processes"
+            f"{num_ranks} processes"
         )
-    return micro_rows, rows // (micro_rows * world_size())
+    return micro_rows, rows // (micro_rows * num_ranks)
 
 
 def describe(parts: Parts) -> dict[str, float | int]:
     """What a run is about to do, for the first line of its log."""
     return {
-        "parameters": sum(p.numel() for p in parts.model.parameters()),
+        "parameters": sum(map(whole_size, parts.model.parameters())),
         "documents": parts.stream.corpus.num_documents,
         "images": parts.stream.corpus.num_images,
         "fill_rate": parts.stream.fill_rate(),
@@ -201,10 +248,13 @@ def _clock(config: TrainConfig, state: RunState) -> Clock:
 
 
 def _open_batches(
-    config: TrainConfig, parts: Parts, micro_rows: int, *, start: int
+    config: TrainConfig, parts: Parts, engine: Engine, *, start: int
 ) -> Iterator[Batch]:
+    micro_rows, _ = cut_step(config, num_ranks=engine.num_shares)
     return iterate_batches(
-        TrainBatches(parts.stream, micro_rows=micro_rows, rank=rank(), world_size=world_size()),
+        TrainBatches(
+            parts.stream, micro_rows=micro_rows, rank=engine.share, world_size=engine.num_shares
+        ),
         start=start,
         num_workers=config.data.num_workers,
         is_pinned=torch.cuda.is_available() and config.engine.device != "cpu",
@@ -240,17 +290,20 @@ def _draw(engine: Engine, parts: Parts, draw: Finish, path: Path) -> None:
 def _finish(
     engine: Engine, parts: Parts, config: TrainConfig, *, draw: Finish, save: Finish
 ) -> Path:
-    """Write the model folder and a last grid, from a plain copy of the model."""
+    """Write the model folder and a last grid, from a plain copy of the model on the first rank."""
     run_dir = Path(config.run_dir)
-    with engine.averaged_weights():
-        weights = engine.full_state()
+    model = None
     if is_main():
-        model = UniMM(config.model, special=engine.model.special, spec=engine.model.spec)
-        model.load_state_dict(weights)
+        trained = engine.model
+        model = empty_model(config.model, special=trained.special, spec=trained.spec)
+    with engine.averaged_weights():
+        engine.copy_weights(model)
+    if model is not None:
         model.bind(parts.image_tokenizer)
         save(model, parts, run_dir / "model")
         (run_dir / "samples").mkdir(exist_ok=True)
-        device = engine.model.text_embedding.weight.device
-        draw(model.to(device), parts, run_dir / "samples" / "final.png")
+        draw(
+            model.to(choose_device(config.engine.device)), parts, run_dir / "samples" / "final.png"
+        )
     barrier()
     return run_dir / "model"

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from unimm.checkpoint import image_tokenizer_hash
 from unimm.checkpoint.folder import load_image_tokenizer
-from unimm.checkpoint.start import init_from_model
 from unimm.data.corpus import Corpus, copied_name_mask
 from unimm.data.encode import encode_documents, encoder_of
 from unimm.data.fit import fit_rows
@@ -27,6 +26,7 @@ from unimm.objectives.latents import LatentSpace
 from unimm.tokenizer.image import ImageTokenizer
 from unimm.tokenizer.schedules import SINGLE
 from unimm.tokenizer.text import TextTokenizer
+from unimm.training.build import first_model
 from unimm.training.config import DataConfig, TrainConfig, WorldConfig
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Parts:
     """What a run is made of.
 
     Attributes:
-        model: freshly drawn, float32, on the CPU.
+        model: freshly drawn, float32, on the CPU; on other ranks than the first not yet filled.
         stream: the rows of the training documents.
         evaluation: name of a held-out set -> its batches with the marks of copied names.
         image_tokenizer: as loaded, on the run's device.
@@ -76,7 +76,10 @@ def prepare(config: TrainConfig, *, micro_rows: int, device: torch.device) -> Pa
         micro_rows: rows of a batch.
         device: where pictures are encoded.
     """
-    text_tokenizer = TextTokenizer.load(config.text_tokenizer)
+    read_tokenizer = (
+        TextTokenizer.from_pretrained_file if config.initial_llm else TextTokenizer.load
+    )
+    text_tokenizer = read_tokenizer(config.text_tokenizer)
     image_tokenizer = load_image_tokenizer(config.image_tokenizer)
     tokenizer_hash = image_tokenizer_hash(image_tokenizer)
     special = text_tokenizer.special_ids
@@ -123,22 +126,9 @@ def prepare(config: TrainConfig, *, micro_rows: int, device: torch.device) -> Pa
         latent_dim=image_tokenizer.latent_dim,
         grid_size=stream.corpus.grid_size[0],
     )
-    model = UniMM(config.model, special=special, spec=spec)
+    hashes = text_tokenizer.content_hash, tokenizer_hash
+    model = first_model(config, special=special, spec=spec, tokenizer_hashes=hashes)
     model.bind(image_tokenizer)
-    if config.initial_model:
-        started = init_from_model(
-            model,
-            config.initial_model,
-            text_tokenizer_hash=text_tokenizer.content_hash,
-            image_tokenizer_hash=tokenizer_hash,
-        )
-        logger.info(
-            "%d weights from %s; drawn afresh: %s; unused: %s",
-            len(started.taken),
-            config.initial_model,
-            ", ".join(started.fresh) or "none",
-            ", ".join(started.unused) or "none",
-        )
     return Parts(
         model=model,
         stream=stream,

@@ -5,12 +5,12 @@ import os
 import shutil
 import signal
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 
 from unimm.config import config_to_dict, read_yaml, save_config
-from unimm.distributed import barrier, is_main, world_size
+from unimm.distributed import barrier, is_main
 from unimm.objectives import OBJECTIVES
 from unimm.objectives.base import ObjectiveConfig
 from unimm.training.config import TrainConfig
@@ -20,7 +20,11 @@ CHOICES = {ObjectiveConfig: OBJECTIVES}
 CONFIG_FILE = "config.yaml"
 _STATE_FILE = "state.json"
 # What may change between two starts of one run.
-_FREE = ("logging", "data.num_workers", "engine.compile", "run_dir", "max_minutes")
+_FREE = (
+    *("logging", "guard", "run_dir", "max_minutes", "data.num_workers", "data.micro_rows"),
+    *("engine.compile", "engine.zero_stage", "engine.offload_optimizer", "engine.device"),
+    *("engine.checkpoint_activations", "engine.sequence_ranks"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +35,10 @@ class RunState:
         step: optimizer steps done; the loader needs nothing else.
         seconds: spent so far.
         warm_seconds: of them, in the first steps of processes.
-        num_ranks: processes that wrote the checkpoint.
+        num_ranks: processes that wrote the checkpoint, for whoever looks at it.
         flops: floating-point operations of all ranks.
         images: pictures drawn in training by all ranks.
+        guard: of the steps that were skipped.
     """
 
     step: int = 0
@@ -42,6 +47,7 @@ class RunState:
     num_ranks: int = 1
     flops: float = 0.0
     images: int = 0
+    guard: dict[str, float] = field(default_factory=dict[str, float])
 
 
 def start_run(config: TrainConfig) -> None:
@@ -103,20 +109,17 @@ def save_checkpoint(engine: Engine, state: RunState, *, run_dir: Path, keep: int
 def load_checkpoint(engine: Engine, *, run_dir: Path) -> RunState:
     """Go on from the last checkpoint, if there is one; every rank must call it.
 
+    The number of processes and the ZeRO stage may be others than those that wrote it.
+
     Raises:
-        ValueError: it was written by another number of processes, or does not fit the model.
+        ValueError: it does not fit the model, or is damaged.
     """
     found = _checkpoints(run_dir)
     if not found:
         return RunState()
     path = found[-1]
     state = RunState(**json.loads((path / _STATE_FILE).read_text(encoding="utf-8")))
-    if state.num_ranks != world_size():
-        raise ValueError(
-            f"checkpoint {path} was written by {state.num_ranks} processes, this run has "
-            f"{world_size()}: start as many"
-        )
-    engine.load(path)
+    engine.load(path, step=state.step)
     return state
 
 

@@ -35,11 +35,13 @@ class Clock:
         """Say that the process's first step is done."""
         self.warm_seconds += time.monotonic() - self._started
 
-    def progress(self, step: int, flops: float = 0.0) -> float:
-        """Give the share of the run that is done after ``step`` steps and their operations."""
+    def share_of_work(self, flops: float) -> float:
+        """Give the share of the run that is done after so many operations of all ranks."""
+        return 0.0 if self.max_flops is None else min(flops / self.max_flops, 1.0)
+
+    def progress(self, step: int) -> float:
+        """Give the share of the run that is done after ``step`` steps and the time till now."""
         share = step / self.max_steps
-        if self.max_flops is not None:
-            share = max(share, flops / self.max_flops)
         if self.max_seconds is not None:
             useful = max(self.max_seconds - self.warm_seconds, 1e-6)
             share = max(share, (self.elapsed() - self.warm_seconds) / useful)

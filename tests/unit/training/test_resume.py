@@ -9,9 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from corpora import tiny_run
+from safetensors.torch import load_file, save_file
 
 from unimm.config import save_config
+from unimm.training import partition_files
 from unimm.training.config import LoggingConfig, TrainConfig
 from unimm.training.loop import train
 from unimm.training.resume import CHOICES
@@ -110,7 +113,7 @@ def test_sigterm_to_the_whole_group_saves_and_exits(tmp_path, unbroken):
     process = start(config, "step", 2)
     wait_for(process, "HANGS")
     os.killpg(process.pid, signal.SIGTERM)  # as timeout and job managers do: workers get it too
-    assert process.wait() == 1
+    assert process.wait() == 0
     assert (Path(config.run_dir) / "checkpoints/step_00000003").is_dir()
     assert start(config, "step", 0).wait() == 0
     assert losses(config) == unbroken
@@ -119,17 +122,62 @@ def test_sigterm_to_the_whole_group_saves_and_exits(tmp_path, unbroken):
 def test_old_checkpoints_are_deleted(tmp_path):
     logging = replace(LOGGING, save_every=1, keep_checkpoints=2)
     config = tiny_run(tmp_path, logging=logging, max_steps=4)
-    nothing = lambda model, parts, path: None  # noqa: E731
     train(config, draw=nothing, save=nothing)
     names = sorted(path.name for path in (Path(config.run_dir) / "checkpoints").iterdir())
     assert names == ["step_00000003", "step_00000004"]
 
 
-def test_another_number_of_processes_is_refused(tmp_path):
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A config with a run of three steps, and its last checkpoint."""
     config = tiny_run(tmp_path, logging=LOGGING, max_steps=3)
-    nothing = lambda model, parts, path: None  # noqa: E731
     train(config, draw=nothing, save=nothing)
-    state = Path(config.run_dir) / "checkpoints/step_00000003/state.json"
-    state.write_text(json.dumps(json.loads(state.read_text()) | {"num_ranks": 2}))
-    with pytest.raises(ValueError, match="written by 2 processes, this run has 1"):
+    return config, Path(config.run_dir) / "checkpoints/step_00000003"
+
+
+def nothing(model, parts, path):
+    pass
+
+
+def test_a_truncated_checkpoint_is_refused(checkpoint):
+    config, folder = checkpoint
+    path = folder / "rank_00000_0000.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(ValueError, match=r"rank_00000_0000.safetensors \(\d+ bytes\) is damaged"):
         train(config, draw=nothing, save=nothing)
+
+
+def test_a_checkpoint_that_lacks_a_part_is_refused(checkpoint):
+    config, folder = checkpoint
+    path = folder / "rank_00000_0000.safetensors"
+    tensors = load_file(path)
+    assert {name.split("/")[0] for name in tensors} == {
+        *("weight", "average", "exp_avg", "exp_avg_sq")
+    }
+    del tensors["exp_avg/0/backbone.norm.weight"]
+    save_file(tensors, path)
+    with pytest.raises(
+        ValueError, match="holds 0 values of exp_avg backbone.norm.weight, this run needs 32"
+    ):
+        train(config, draw=nothing, save=nothing)
+
+
+def test_no_file_of_a_checkpoint_is_a_pickle(checkpoint):
+    _, folder = checkpoint
+    assert {path.suffix for path in folder.iterdir()} == {".safetensors", ".json"}
+
+
+def test_large_parts_are_written_in_several_files(checkpoint, tmp_path, monkeypatch):
+    """So that little more than one buffer is copied to the host at a time."""
+    config, folder = checkpoint
+    whole = load_file(folder / "rank_00000_0000.safetensors")
+    monkeypatch.setattr(partition_files, "_BUFFER", 20_000)
+    again = replace(config, run_dir=str(tmp_path / "again"))
+    train(again, draw=nothing, save=nothing)
+    paths = sorted(Path(again.run_dir).glob("checkpoints/step_00000003/*.safetensors"))
+    largest = max(tensor.nbytes for tensor in whole.values())
+    assert len(paths) > 5
+    assert all(path.stat().st_size < 20_000 + largest + 10_000 for path in paths)
+    parts = {name: tensor for path in paths for name, tensor in load_file(path).items()}
+    assert parts.keys() == whole.keys()
+    assert all(torch.equal(parts[name], whole[name]) for name in whole)
