@@ -63,11 +63,12 @@ class Engine:
                 layer.compile(dynamic=False)
         if config.zero_stage < 3:
             model.to(device)
-        is_fused = config.offload_optimizer or device.type == "cuda"
-        adamw = _adamw(model, optimizer, is_fused=is_fused)
+        self._adamw = _adamw(model, optimizer)
         settings = _deepspeed_config(config, optimizer, grad_accum_steps, device)
-        self._engine = _initialize(model, adamw, config, settings)
-        self._partition = Partition(model, adamw, self._engine.optimizer, stage=config.zero_stage)
+        self._engine = _initialize(model, self._adamw, config, settings)
+        self._partition = Partition(
+            model, self._adamw, self._engine.optimizer, stage=config.zero_stage
+        )
 
     def forward(self, batch: Batch, *, counts: Mapping[str, int] | None = None) -> Losses:
         """Compute the losses of a batch on the model's device."""
@@ -129,17 +130,16 @@ class Engine:
         """Write what a resumed run needs; every rank must call it."""
         write_pieces(folder, self._partition)
 
-    def load(self, folder: Path, *, step: int) -> None:
+    def load(self, folder: Path) -> None:
         """Read what ``save`` wrote, with any number of ranks, in any ZeRO stage.
 
         Args:
             folder: of the checkpoint.
-            step: optimizer steps that it stands for.
 
         Raises:
             ValueError: the files are not whole or of another model.
         """
-        read_pieces(folder, self._partition, step=step)
+        read_pieces(folder, self._partition)
         self._partition.publish()
 
 
@@ -164,7 +164,7 @@ def _initialize(
     return engine
 
 
-def _adamw(model: nn.Module, config: OptimizerConfig, *, is_fused: bool) -> torch.optim.AdamW:
+def _adamw(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
     parameters = [p for p in model.parameters() if p.requires_grad]
     matrices = [p for p in parameters if p.ndim >= 2]
     vectors = [p for p in parameters if p.ndim < 2]
@@ -173,7 +173,7 @@ def _adamw(model: nn.Module, config: OptimizerConfig, *, is_fused: bool) -> torc
         [{"params": group, "weight_decay": decay} for group, decay in decays if group],
         lr=config.learning_rate,
         betas=config.betas,
-        fused=is_fused,
+        fused=True,
     )
 
 

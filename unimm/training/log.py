@@ -17,7 +17,6 @@ from unimm.distributed import all_reduce_sum, is_main, world_size
 from unimm.document import Batch
 from unimm.model import Losses, UniMM
 from unimm.training.config import TrainConfig
-from unimm.training.partition import whole_size
 
 LOG_FILE = "log.jsonl"
 # Dense bfloat16 floating-point operations a second, from the data sheets.
@@ -146,10 +145,10 @@ class ModelFlops:
 
     def __init__(self, model: UniMM) -> None:
         config = model.config.backbone
-        self._per_position = 6 * sum(map(whole_size, model.backbone.parameters()))
+        self._per_position = 6 * sum(map(num_elements, model.backbone.parameters()))
         self._per_square = 6 * config.depth * config.num_heads * config.head_width
         self._per_prediction = {
-            "text": 6 * whole_size(model.text_head.weight),
+            "text": 6 * num_elements(model.text_head.weight),
             **{name: 6 * _multiplied_weights(model.objective(name)) for name in model.config.heads},
         }
 
@@ -166,7 +165,12 @@ class ModelFlops:
 def _multiplied_weights(module: nn.Module) -> int:
     """Weights that every position is multiplied with: all but tables that are looked up."""
     parts = (part for part in module.modules() if not isinstance(part, nn.Embedding))
-    return sum(whole_size(p) for part in parts for p in part.parameters(recurse=False))
+    return sum(num_elements(p) for part in parts for p in part.parameters(recurse=False))
+
+
+def num_elements(parameter: Tensor) -> int:
+    """Size of a parameter, of which ZeRO 3 leaves nothing in place."""
+    return getattr(parameter, "ds_numel", parameter.numel())
 
 
 def _peak_flops(device: torch.device) -> float | None:
