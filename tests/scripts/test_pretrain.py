@@ -93,7 +93,7 @@ def test_nano_from_the_world_to_a_model(tmp_path, name):
 
 
 CONFIGS = sorted(
-    path for path in (ROOT / "train/configs").rglob("*.yaml") if "run_dir" in path.read_text()
+    path for path in (ROOT / "train/configs").rglob("*.yaml") if "\nrun_dir" in path.read_text()
 )
 
 

@@ -159,17 +159,16 @@ class Engine:
         """Write what a resumed run needs; every rank must call it."""
         write_pieces(folder, self._partition)
 
-    def load(self, folder: Path, *, step: int) -> None:
+    def load(self, folder: Path) -> None:
         """Read what ``save`` wrote, with any number of ranks, in any ZeRO stage.
 
         Args:
             folder: of the checkpoint.
-            step: optimizer steps that it stands for.
 
         Raises:
             ValueError: the files are not whole or of another model.
         """
-        read_pieces(folder, self._partition, step=step)
+        read_pieces(folder, self._partition)
         self._partition.publish()
 
 

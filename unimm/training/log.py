@@ -216,6 +216,11 @@ def _head_flops(
     return sum(number for op, number in counts.items() if "conv" not in str(op))
 
 
+def num_elements(parameter: Tensor) -> int:
+    """Size of a parameter, of which ZeRO 3 leaves nothing in place."""
+    return getattr(parameter, "ds_numel", parameter.numel())
+
+
 def _peak_flops(device: torch.device) -> float | None:
     if device.type != "cuda":
         return None

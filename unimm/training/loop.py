@@ -17,8 +17,7 @@ from unimm.training.build import empty_model
 from unimm.training.config import TrainConfig
 from unimm.training.engine import Engine, choose_device
 from unimm.training.evaluate import evaluate
-from unimm.training.log import Meter, ModelFlops, RunLog
-from unimm.training.partition import whole_size
+from unimm.training.log import Meter, ModelFlops, RunLog, num_elements
 from unimm.training.peers import Peers
 from unimm.training.pin import pin_data
 from unimm.training.prepare import Parts, prepare
@@ -229,7 +228,7 @@ def cut_step(config: TrainConfig, *, num_ranks: int) -> tuple[int, int]:
 def describe(parts: Parts) -> dict[str, float | int]:
     """What a run is about to do, for the first line of its log."""
     return {
-        "parameters": sum(map(whole_size, parts.model.parameters())),
+        "parameters": sum(map(num_elements, parts.model.parameters())),
         "documents": parts.stream.corpus.num_documents,
         "images": parts.stream.corpus.num_images,
         "fill_rate": parts.stream.fill_rate(),

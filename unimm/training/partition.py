@@ -18,11 +18,6 @@ from unimm.distributed import rank, world_size
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def whole_size(parameter: Tensor) -> int:
-    """Elements of a parameter, also where ZeRO 3 has left a stretch of it."""
-    return getattr(parameter, "ds_numel", parameter.numel())
-
-
 @dataclass(frozen=True, kw_only=True)
 class Piece:
     """A stretch of one flattened parameter.
@@ -148,22 +143,26 @@ class Partition:
         is_trained = self._model.get_parameter(name).requires_grad
         return ("weight", "average", *MOMENTS) if is_trained else ("weight",)
 
-    def moments(self, step: int | None = None) -> list[dict[str, Tensor]]:
+    @property
+    def num_updates(self) -> int:
+        """Steps that AdamW has taken: those of the run, less those that were skipped."""
+        state = self._optimizer.state.get(self.trained[0].owner, {}) if self.trained else {}
+        return int(state["step"]) if "step" in state else 0
+
+    def moments(self, num_updates: int | None = None) -> list[dict[str, Tensor]]:
         """AdamW's moments of each trained piece; writing changes them.
 
         Args:
-            step: updates that they stand for; None leaves the optimizer's own count.
+            num_updates: that they stand for; None leaves the optimizer's own count.
         """
         state = self._optimizer.state
         for owner in {id(piece.owner): piece.owner for piece in self.trained}.values():
             if "step" not in state[owner]:
-                # The optimizer would make them in its first step.
-                is_fused = self._optimizer.defaults.get("fused", False)
-                device = owner.device if is_fused else torch.device("cpu")
-                state[owner]["step"] = torch.zeros((), dtype=torch.float32, device=device)
+                # The optimizer would make them in its first step; fused, it counts on the device.
+                state[owner]["step"] = torch.zeros((), dtype=torch.float32, device=owner.device)
                 state[owner] |= {key: torch.zeros_like(owner) for key in MOMENTS}
-            if step is not None:
-                state[owner]["step"].fill_(step)
+            if num_updates is not None:
+                state[owner]["step"].fill_(num_updates)
         return [
             {key: piece.of(state[piece.owner][key]) for key in MOMENTS} for piece in self.trained
         ]

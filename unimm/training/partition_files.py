@@ -17,6 +17,7 @@ from torch import Tensor
 from unimm.distributed import rank, world_size
 from unimm.training.partition import Partition, Piece
 
+_UPDATES = "num_updates"  # AdamW's, in the metadata of every file
 _BUFFER = 2**30  # bytes that are copied to the host before they are written
 
 
@@ -29,13 +30,14 @@ def write_pieces(folder: Path, partition: Partition) -> None:
     """
     kept: dict[str, Tensor] = {}
     size = number = 0
+    note = {_UPDATES: str(partition.num_updates)}
     for name, tensor in _own_part(partition):
         if kept and size + tensor.nbytes > _BUFFER:
-            save_file(kept, folder / f"rank_{rank():05d}_{number:04d}.safetensors")
+            save_file(kept, folder / f"rank_{rank():05d}_{number:04d}.safetensors", note)
             kept, size, number = {}, 0, number + 1
         kept[name] = tensor.cpu().clone() if tensor.device.type == "cpu" else tensor.cpu()
         size += tensor.nbytes
-    save_file(kept, folder / f"rank_{rank():05d}_{number:04d}.safetensors")
+    save_file(kept, folder / f"rank_{rank():05d}_{number:04d}.safetensors", note)
 
 
 def _own_part(partition: Partition) -> Iterator[tuple[str, Tensor]]:
@@ -47,24 +49,24 @@ def _own_part(partition: Partition) -> Iterator[tuple[str, Tensor]]:
             yield f"{kind}/{piece.start + start}/{piece.name}", tensor[start:end]
 
 
-def read_pieces(folder: Path, partition: Partition, *, step: int) -> None:
+def read_pieces(folder: Path, partition: Partition) -> None:
     """Fill a partition from what another, of any stage and any number of ranks, wrote.
 
     Args:
         folder: with the files of all ranks.
         partition: to fill; the caller publishes it.
-        step: optimizer steps done.
 
     Raises:
         ValueError: the files are damaged, incomplete, or of another model.
     """
-    wanted = {
-        (kind, piece.name): (piece, tensor) for kind, piece, tensor in _values(partition, step)
-    }
+    wanted: dict[tuple[str, str], tuple[Piece, Tensor]] = {}
     shapes, held = partition.shapes(), Counter[tuple[str, str]]()
     for path in sorted(folder.glob("rank_*.safetensors")):
         try:
             with safe_open(path, framework="pt") as file:
+                if not wanted:
+                    values = _values(partition, int(file.metadata()[_UPDATES]))
+                    wanted = {(kind, piece.name): (piece, own) for kind, piece, own in values}
                 for key in file.keys():  # noqa: SIM118
                     kind, start, name = key.split("/", 2)
                     source = file.get_slice(key)
@@ -100,11 +102,13 @@ def _copy_overlap(piece: Piece, target: Tensor, source: Any, start: int) -> None
             target[first - piece.start : last - piece.start].copy_(values)
 
 
-def _values(partition: Partition, step: int | None = None) -> Iterator[tuple[str, Piece, Tensor]]:
+def _values(
+    partition: Partition, num_updates: int | None = None
+) -> Iterator[tuple[str, Piece, Tensor]]:
     """All that a run must keep: kind, piece, and its tensor ``(length,)``."""
     for piece in partition.pieces:
         yield "weight", piece, piece.weight
-    moments = partition.moments(step)
+    moments = partition.moments(num_updates)
     for piece, average, own in zip(partition.trained, partition.average, moments, strict=True):
         yield "average", piece, average
         for kind, tensor in own.items():

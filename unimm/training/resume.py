@@ -119,7 +119,7 @@ def load_checkpoint(engine: Engine, *, run_dir: Path) -> RunState:
         return RunState()
     path = found[-1]
     state = RunState(**json.loads((path / _STATE_FILE).read_text(encoding="utf-8")))
-    engine.load(path, step=state.step)
+    engine.load(path)
     return state
 
 

@@ -15,6 +15,8 @@ from corpora import tiny_run
 from run_stages import ALL_WAYS, FROZEN, LEG_STEPS, LEGS, STEPS, WAYS, run, run_config, run_leg
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.timeout(600)  # one fixture trains all runs, three processes at a time
+
 TESTS = Path(__file__).parents[2]
 EXACT_LEGS = ("exact_legs", "exact_legs_frozen")
 HEADS = ("text", "next_token", "next_scale", "masked", "diffusion")

@@ -155,7 +155,7 @@ def test_a_checkpoint_that_lacks_a_part_is_refused(checkpoint):
         *("weight", "average", "exp_avg", "exp_avg_sq")
     }
     del tensors["exp_avg/0/backbone.norm.weight"]
-    save_file(tensors, path)
+    save_file(tensors, path, {"num_updates": "3"})
     with pytest.raises(
         ValueError, match="holds 0 values of exp_avg backbone.norm.weight, this run needs 32"
     ):
