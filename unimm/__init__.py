@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from unimm.pipeline import decode_image as decode_image
     from unimm.pipeline import encode_image as encode_image
     from unimm.pipeline import load_pipeline as load_pipeline
+    from unimm.probes.features import extract_features as extract_features
     from unimm.training.config import TrainConfig as TrainConfig
     from unimm.training.loop import train as train
 
@@ -20,6 +21,7 @@ _MODULES = {
     "decode_image": "unimm.pipeline",
     "generate_image": "unimm.generation.image",
     "generate_story": "unimm.generation.story",
+    "extract_features": "unimm.probes.features",
     "train": "unimm.training.loop",
     "TrainConfig": "unimm.training.config",
     "load_config": "unimm.config",
