@@ -4,14 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
-from diffusers_folders import KINDS, save_diffusers_folder
+from diffusers_folders import save_diffusers_folder
 from labelled_folders import write_fashion_mnist
 from PIL import Image
 from pipelines import tiny_pipeline
 from run_script import run_script
 
-TINY_WORLD = ("--data.num_train", 96, "--data.num_validation", 16, "--data.num_test", 24)
-SMALL = (*TINY_WORLD, "--data.num_workers", 0, "--data.image_size", 16, "--device", "cpu")
+SIZE = ("--data.image_size", 16, "--device", "cpu")
+WORLD = (*SIZE, "--data.num_workers", 0, "--data.num_train", 24, "--data.num_validation", 8)
+WORLD = (*WORLD, "--data.num_test", 8)
+FASHION = (*SIZE, "--data.num_train", 380, "--data.num_validation", 20, "--data.num_test", 40)
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +40,15 @@ def run_probe(monkeypatch, name: str, model: Path, output: Path, *flags: object)
 
 CLASSIFY = (
     *("--probe.timesteps", 0.05, 0.4, "--probe.grid.num_steps", 20, "--probe.linear.num_steps", 40),
+    *("--probe.grid.learning_rates", 1e-2, "--probe.linear.learning_rates", 1e-2, 1e-1),
     *("--probe.logistic.num_strengths", 2, "--probe.logistic.max_iterations", 5),
-    *("--probe.supervised.num_steps", 3, "--probe.supervised.batch_size", 8),
+    *("--probe.supervised.num_steps", 2, "--probe.supervised.batch_size", 8),
 )
 CONTROLS = {"random network", "raw pixels", "supervised, same network", "chance"}
 
 
 def test_classify(model, tmp_path, monkeypatch):
-    results = run_probe(monkeypatch, "classify", model, tmp_path, *SMALL, *CLASSIFY)
+    results = run_probe(monkeypatch, "classify", model, tmp_path, *WORLD, *CLASSIFY)
     assert set(results["table"]) == {"features", "image tokenizer's encoder", *CONTROLS}
     assert set(results["table"]["features"]) >= {"linear", "kNN", "logistic", "layer", "timestep"}
     assert list(results["figures"]["grid"]["0"]) == ["0.05", "0.4"]
@@ -54,18 +57,47 @@ def test_classify(model, tmp_path, monkeypatch):
 
 def test_classify_fashion_mnist(model, tmp_path, monkeypatch):
     """Rows tell these classes apart, so pixels nearly suffice."""
-    write_fashion_mnist(tmp_path / "fashion", num_train=400, num_test=40)
-    results = run_probe(
-        monkeypatch,
-        *("classify_fashion", model, tmp_path, *SMALL[2:], "--data.num_train", 380),
-        *("--data.folder", tmp_path / "fashion", *CLASSIFY),
-    )
+    folder = write_fashion_mnist(tmp_path / "fashion", num_train=400, num_test=40)
+    flags = (*FASHION, "--data.folder", folder, *CLASSIFY)
+    results = run_probe(monkeypatch, "classify_fashion", model, tmp_path, *flags)
     assert results["table"]["raw pixels"]["logistic"] > 0.9
     assert results["table"]["chance"]["linear"] == 0.1
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["unet", "sd3", pytest.param("dit", marks=pytest.mark.long)])
 def test_a_diffusers_folder_goes_through_the_same_command(kind, tmp_path, monkeypatch):
     folder = save_diffusers_folder(tmp_path / "model", kind)
-    results = run_probe(monkeypatch, "classify", folder, tmp_path, *SMALL, *CLASSIFY)
+    data = write_fashion_mnist(tmp_path / "fashion", num_train=40, num_test=10)
+    flags = (*SIZE, "--data.folder", data, "--data.num_train", 30, "--data.num_validation", 10)
+    results = run_probe(monkeypatch, "classify_fashion", folder, tmp_path, *flags, *CLASSIFY)
     assert set(results["table"]) == {"features", *CONTROLS}
+
+
+@pytest.mark.parametrize("head", ["depth", "depth_dpt"])
+def test_depth(head, model, tmp_path, monkeypatch):
+    results = run_probe(
+        monkeypatch,
+        *(head, model, tmp_path, *WORLD, "--probe.timesteps", 0.05, 0.3, "--probe.num_noises", 1),
+        *("--probe.train.num_steps", 4, "--probe.train.batch_size", 8, "--probe.num_bins", 16),
+        *("--probe.supervised.num_steps", 2, "--probe.supervised.batch_size", 8),
+        *("--probe.head.width", 16),
+    )
+    controls = {"random network", "raw pixels", "supervised, same network", "mean depth map"}
+    assert set(results["table"]) == {
+        *("features", "image tokenizer's encoder", "constant depth"),
+        *controls,
+    }
+    assert set(results["figures"]["AbsRel by timestep"]) == {"0.05", "0.3"}
+    assert Image.open(tmp_path / "depth.png").height > 200
+
+
+@pytest.mark.parametrize("task", ["class", "tint", "binding"])
+def test_zero_shot(task, model, tmp_path, monkeypatch):
+    stages = ("--probe.stages.0.num_draws", 1)
+    flags = (*WORLD, "--data.num_test", 4, "--probe.batch_size", 64, *stages)
+    results = run_probe(monkeypatch, f"zero_shot_{task}", model, tmp_path, *flags)
+    table = results["table"]
+    assert {"random network", "unpaired noise, to the end", "chance"} < set(table)
+    assert table["chance"]["right"] == {"class": 0.0156, "tint": 0.0909, "binding": 0.5}[task]
+    full = table["all candidates to the end"]["evaluations a picture"]
+    assert table["pruned"]["evaluations a picture"] <= full

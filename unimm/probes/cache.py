@@ -56,7 +56,7 @@ class FeatureCache:
         missing = sorted({i for i in numbers if _num_done(root, i) < len(pixels)})
         if missing:
             self._extract(model, pixels, spec, missing, root)
-        return [np.load(_path(root, i), mmap_mode="r") for i in numbers]
+        return [np.load(_path(root, i), mmap_mode="c") for i in numbers]
 
     def _extract(
         self,

@@ -71,18 +71,16 @@ def lay_out_given(pipeline: Pipeline, pictures: ImageTokens, text: str = "") -> 
     return _pack(pipeline, rows)
 
 
-def run_rows(pipeline: Pipeline, batch: Batch, draw: Any = None, *, until: int = 0) -> Tensor:
+def run_rows(pipeline: Pipeline, batch: Batch, draw: Any = None) -> Tensor:
     """Run the trunk over rows whose randomness is settled.
 
     Args:
         pipeline: the model.
         batch: of ``lay_out``.
         draw: what the objective fills its positions from; None where it fills none.
-        until: how many positions of each row are run; 0 is all. Later ones see what comes before
-            them only, so a prefix gives the same hidden states.
 
     Returns:
-        ``(B, until, D)``.
+        ``(B, L, D)``.
     """
     model, name = pipeline.model, objective_name(pipeline)
     x = model.embed_inputs(batch.input_ids, batch.code_ids)  # (B, L, D)
@@ -92,11 +90,7 @@ def run_rows(pipeline: Pipeline, batch: Batch, draw: Any = None, *, until: int =
         flat = x.reshape(-1, x.shape[-1]).index_copy(0, batch.slots[name].index, filled)
         x = flat.view(x.shape)
     mask = batch_visibility(batch, "dense", dtype=x.dtype)
-    until = until or x.shape[1]
-    assert mask.dense is not None
-    if until < x.shape[1]:
-        x, mask = x[:, :until], type(mask)(dense=mask.dense[:, :, :until, :until])
-    return model.backbone(x, batch.position_ids[:, :until], mask)
+    return model.backbone(x, batch.position_ids, mask)
 
 
 @contextmanager

@@ -42,7 +42,7 @@ class Bench:
     def features(self, pixels: Tensor, spec: FeatureSpec, layers: tuple[int, ...]) -> list[Tensor]:
         """Cached features ``(N, D, h, w)`` float16 on the CPU, one a layer."""
         maps = self.cache.maps(self.model, pixels, spec, layers)
-        return [torch.from_numpy(x.copy()) for x in maps]
+        return [torch.from_numpy(x) for x in maps]  # read when rows are taken
 
     def at_random(self, source: str) -> "Bench":
         """The same bench with one network's weights drawn anew."""

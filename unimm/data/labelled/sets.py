@@ -31,6 +31,7 @@ class LabelledPictures:
         is_visible: ``(N, K)`` bool.
         boxes: ``(N, 4)`` float32, left, top, right, bottom of what has the keypoints.
         pairs: ``(P, 2)`` int64, which pictures show the same thing.
+        candidates: texts that may describe each picture; its label is the right one's number.
     """
 
     pixels: Tensor
@@ -42,6 +43,7 @@ class LabelledPictures:
     is_visible: Tensor | None = None
     boxes: Tensor | None = None
     pairs: Tensor | None = None
+    candidates: tuple[tuple[str, ...], ...] = ()
 
     def __len__(self) -> int:
         """Count of pictures."""

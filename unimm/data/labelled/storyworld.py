@@ -5,9 +5,9 @@ other seeds, or, if asked for, held-out ones.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -29,9 +29,11 @@ from unimm.data.world.scene import (
     sample_rng,
 )
 from unimm.data.world.splits import Split
+from unimm.data.world.words import indefinite, noun_phrase
 
-KINDS: tuple[str, ...] = (*SPECIES, *OBJECTS)
-Scenes = Literal["single", "mixed", "pairs"]
+OBJECT_KINDS = tuple(OBJECTS)
+KINDS: tuple[str, ...] = (*SPECIES, *OBJECT_KINDS)
+Scenes = Literal["single", "objects", "binding", "mixed", "pairs"]
 Label = Literal["kind", "tint", "background"]
 _CLASSES: dict[str, tuple[str, ...]] = {
     "kind": KINDS,
@@ -47,8 +49,10 @@ class StoryworldConfig(LabelledConfig):
     """Rendered scenes.
 
     Attributes:
-        scenes: ``single`` things, of each kind alike; ``mixed``, as captions show them; ``pairs``
-            of pictures of one kind that differ in all else.
+        scenes: ``single`` things, of each kind alike; ``objects``, the same without characters;
+            ``binding``, two objects of two colours, whose candidates are the right text and the one
+            with the colours swapped; ``mixed``, as captions show them; ``pairs`` of pictures of one
+            kind that differ in all else.
         label: what a picture's class is: of the thing that is named first.
         is_heldout: test on combinations that training never shows.
         num_workers: processes that sample scenes.
@@ -89,7 +93,9 @@ class StoryworldConfig(LabelledConfig):
             train=parts[0],
             validation=parts[1],
             test=parts[2],
-            classes=_CLASSES[self.label],
+            classes=OBJECT_KINDS
+            if self.scenes == "objects" and self.label == "kind"
+            else _CLASSES[self.label],
             depth_range=(_NEAR, FAR),
         )
 
@@ -110,11 +116,39 @@ class StoryworldConfig(LabelledConfig):
             for i in range(0, len(scenes), 256)
         ]
         pairs = torch.arange(len(scenes)).view(-1, 2) if self.scenes == "pairs" else None
-        joined = {name: torch.cat([part[name] for part in drawn]) for name in drawn[0]}
-        labels = torch.tensor(
-            [_label(scene.placed[0].figure, scene, self.label) for scene in scenes]
+        joined: dict[str, Any] = {
+            name: torch.cat([part[name] for part in drawn]) for name in drawn[0]
+        }
+        truths = [_truth(scene, self.scenes, self.label) for scene in scenes]
+        return LabelledPictures(
+            labels=torch.tensor([label for label, _ in truths]),
+            candidates=tuple(texts for _, texts in truths if texts),
+            pairs=pairs,
+            **joined,
         )
-        return LabelledPictures(labels=labels, pairs=pairs, **joined)
+
+
+def _truth(scene: Scene, scenes: Scenes, what: Label) -> tuple[int, tuple[str, ...]]:
+    """A picture's class, and texts of which the one of that number is right."""
+    figures = [placed.figure for placed in scene.placed]
+    if scenes == "binding":
+        first, second = figures
+        swapped = [replace(first, tint=second.tint), replace(second, tint=first.tint)]
+        texts = [
+            " and ".join(indefinite(noun_phrase(figure)) for figure in pair)
+            for pair in (figures, swapped)
+        ]
+        right = int(first.kind < second.kind)  # neither place is favoured
+        return right, (texts[0], texts[1]) if right == 0 else (texts[1], texts[0])
+    label = _label(figures[0], scene, what)
+    if scenes != "objects" or what == "background":
+        return label, ()
+    if what == "tint":
+        looks = [replace(figures[0], tint=tint) for tint in OBJECT_TINTS]
+    else:
+        label = OBJECT_KINDS.index(figures[0].kind)
+        looks = [replace(figures[0], kind=kind) for kind in OBJECT_KINDS]
+    return label, tuple(indefinite(noun_phrase(look)) for look in looks)
 
 
 def _label(figure: Figure, scene: Scene, what: Label) -> int:
@@ -174,6 +208,18 @@ def _mixed(seed: int, split: Split, index: int) -> Scene:
     return sample_caption_scene(sample_rng(seed, split, index), split).scene
 
 
+def _object(seed: int, split: Split, index: int) -> Scene:
+    """One object; kinds take turns."""
+    rng = sample_rng(seed, split, index)
+    return _alone(rng, split, OBJECT_KINDS[index % len(OBJECT_KINDS)])
+
+
+def _binding(seed: int, split: Split, index: int) -> Scene:
+    """Two objects of two colours."""
+    rng = sample_rng(seed, split, index)
+    return sample_caption_scene(rng, split, task="colour_binding", level="short").scene
+
+
 def _paired(seed: int, split: Split, index: int) -> Scene:
     """Scenes 2i and 2i + 1 show one kind."""
     rng = sample_rng(seed, split, index)
@@ -188,4 +234,10 @@ def _alone(rng: np.random.Generator, split: Split, kind: str) -> Scene:
     return compose(rng, split, [figure])
 
 
-_SAMPLERS = {"single": _single, "mixed": _mixed, "pairs": _paired}
+_SAMPLERS = {
+    "single": _single,
+    "objects": _object,
+    "binding": _binding,
+    "mixed": _mixed,
+    "pairs": _paired,
+}
