@@ -101,3 +101,27 @@ def test_zero_shot(task, model, tmp_path, monkeypatch):
     assert table["chance"]["right"] == {"class": 0.0156, "tint": 0.0909, "binding": 0.5}[task]
     full = table["all candidates to the end"]["evaluations a picture"]
     assert table["pruned"]["evaluations a picture"] <= full
+
+
+def test_correspond(model, tmp_path, monkeypatch):
+    flags = ("--probe.timesteps", 0.1, 0.2, 0.4, "--probe.num_noises", 1)
+    results = run_probe(monkeypatch, "correspond", model, tmp_path, *WORLD, *flags)
+    assert set(results["table"]) == {
+        *("features", "random network", "image tokenizer's encoder", "raw patches"),
+        *("same place", "chance"),
+    }
+    assert results["figures"]["pairs"] == 4
+    assert (tmp_path / "grid.png").exists()
+
+
+def test_segment(model, tmp_path, monkeypatch):
+    results = run_probe(
+        monkeypatch,
+        *("segment", model, tmp_path, *WORLD, "--probe.timesteps", 0.1, "--probe.layers", 0, 1),
+        *("--probe.train.num_steps", 4, "--probe.train.batch_size", 8, "--probe.num_noises", 1),
+        *("--probe.supervised.num_steps", 2, "--probe.supervised.batch_size", 4),
+    )
+    assert set(results["table"]) == {
+        *("features", "random network", "image tokenizer's encoder", "raw pixels"),
+        *("supervised, same network", "commonest class everywhere"),
+    }

@@ -4,8 +4,9 @@ A reader is one file with a config and one line in the registry. Legend: ``N`` p
 side, ``K`` keypoints, ``P`` pairs.
 """
 
+import logging
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,6 +14,8 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+_log = logging.getLogger(__name__)
 
 NO_CLASS = -1  # a pixel that has no class and is not scored
 
@@ -70,7 +73,8 @@ class LabelledSplits:
         train: to learn from.
         validation: to choose by.
         test: to report.
-        classes: names of the classes, of pictures or of pixels.
+        classes: names of the classes of pictures.
+        pixel_classes: names of the classes of pixels.
         depth_range: smallest and largest depth that is scored.
     """
 
@@ -79,6 +83,7 @@ class LabelledSplits:
     validation: LabelledPictures
     test: LabelledPictures
     classes: tuple[str, ...] = ()
+    pixel_classes: tuple[str, ...] = ()
     depth_range: tuple[float, float] = (1e-3, 10.0)
 
 
@@ -111,15 +116,27 @@ class LabelledConfig:
         raise NotImplementedError
 
 
-@dataclass
 class Skipped:
-    """Counts what a reader had to leave out, so that it can be said once."""
+    """Files that a reader had to leave out: logged one by one, counted at the end."""
 
-    reasons: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.count = 0
 
     def add(self, path: Path, error: object) -> None:
         """Leave a file out."""
-        self.reasons.append(f"{path}: {error}")
+        self.count += 1
+        _log.warning("skipped %s: %s", path, error)
+
+    def check(self, num_read: int, what: str) -> None:
+        """Say how many were left out.
+
+        Raises:
+            ValueError: if nothing could be read.
+        """
+        if num_read == 0:
+            raise ValueError(f"{what}: none of {self.count} files could be read")
+        if self.count:
+            _log.warning("%s: %d of %d left out", what, self.count, self.count + num_read)
 
 
 def square(picture: Image.Image, side: int, *, resample: int = Image.Resampling.LANCZOS) -> Tensor:

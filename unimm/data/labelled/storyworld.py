@@ -96,6 +96,7 @@ class StoryworldConfig(LabelledConfig):
             classes=OBJECT_KINDS
             if self.scenes == "objects" and self.label == "kind"
             else _CLASSES[self.label],
+            pixel_classes=("backdrop", *KINDS),
             depth_range=(_NEAR, FAR),
         )
 
