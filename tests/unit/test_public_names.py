@@ -4,7 +4,7 @@ import unimm
 
 NAMES = {
     *("load_pipeline", "encode_image", "decode_image", "generate_image", "generate_story"),
-    *("train", "TrainConfig", "load_config", "extract_features"),
+    *("train", "TrainConfig", "load_config", "extract_features", "fit_probe"),
 }
 
 

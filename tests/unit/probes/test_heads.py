@@ -50,12 +50,19 @@ def test_gradients_by_hand_are_those_of_the_cross_entropy():
     assert torch.allclose(fitted.weight, moved, atol=1e-5)
 
 
-def test_logistic_regression_prefers_a_penalty_on_few_noisy_pictures():
-    train, held, test = (blobs(n, s, dim=40, far=0.25) for n, s in ((60, 0), (400, 1), (400, 2)))
-    config = LogisticConfig(num_strengths=4, max_iterations=20)
-    fitted = fit_logistic(train, held, 4, config)
-    assert fitted.choice < 100  # not the weakest penalty
-    assert accuracy(fitted.logits(test.x), test.y) > 0.5
+def test_logistic_regression_stands_at_the_minimum(sets):
+    """Of the loss with scikit-learn's penalty, 1 / C; and the better C is kept."""
+    train, held, test = sets
+    strong = fit_logistic(train, held, 4, LogisticConfig(num_strengths=1, max_iterations=50))
+    assert strong.choice == pytest.approx(1e-6)
+    weight = strong.weight.clone().requires_grad_(True)
+    x = (train.x - strong.mean) / strong.std
+    loss = torch.nn.functional.cross_entropy(x @ weight + strong.bias, train.y)
+    (loss + 0.5 / (1e-6 * len(x)) * weight.square().sum()).backward()
+    assert weight.grad is not None and float(weight.grad.abs().max()) < 1e-4
+    both = fit_logistic(train, held, 4, LogisticConfig(num_strengths=2, max_iterations=20))
+    assert both.choice == pytest.approx(1e5)
+    assert accuracy(both.logits(test.x), test.y) > 0.9
 
 
 def test_neighbours_vote(sets):
