@@ -125,3 +125,18 @@ def test_segment(model, tmp_path, monkeypatch):
         *("features", "random network", "image tokenizer's encoder", "raw pixels"),
         *("supervised, same network", "commonest class everywhere"),
     }
+
+
+def test_marigold(model, tmp_path, monkeypatch):
+    results = run_probe(
+        monkeypatch,
+        *("marigold", model, tmp_path, *WORLD, "--probe.train.num_steps", 2),
+        *("--probe.one_step.num_steps", 2, "--probe.num_steps", 1, 2, "--probe.num_members", 3),
+        *("--probe.train.batch_size", 4, "--probe.one_step.batch_size", 4),
+    )
+    assert set(results["table"]) == {
+        *("1 steps", "2 steps", "2 steps, 3 members", "one step, end to end"),
+        *("head from scratch", "depth through the image tokenizer", "mean depth map"),
+        "constant depth",
+    }
+    assert (tmp_path / "painted.png").exists()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 HeadName = Literal["linear", "dpt"]
-_UPSAMPLED = 4  # DINOv2: logits are predicted on a grid four times as fine
+_UPSAMPLED = 4  # DINOv2: outputs are predicted on a grid four times as fine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +44,10 @@ class LinearHead(nn.Module):
         self.output = nn.Conv2d(sum(widths), num_outputs, 1)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Maps ``(B, D, h, w)`` to ``(B, O, 4 h, 4 w)``."""
+        """Maps ``(B, D, h, w)`` to ``(B, O, *output_grid(maps))``."""
         x = self.norm(join_maps(maps))
         # A linear layer and a linear interpolation can change places; this order is cheaper.
-        return functional.interpolate(self.output(x), scale_factor=_UPSAMPLED, mode="bilinear")
+        return functional.interpolate(self.output(x), size=output_grid(maps), mode="bilinear")
 
 
 class DPTHead(nn.Module):
@@ -63,14 +63,14 @@ class DPTHead(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Maps ``(B, D, h, w)``, shallow to deep, to ``(B, O, 4 h, 4 w)``."""
-        height, width = (max(x.shape[i] for x in maps) for i in (2, 3))
+        """Maps ``(B, D, h, w)``, shallow to deep, to ``(B, O, *output_grid(maps))``."""
+        height, width = output_grid(maps)
         total: Tensor | None = None
         for i in reversed(range(len(maps))):
-            # Shallow layers are read finely, deep ones coarsely: scales 4, 2, 1, 1, ...
-            factor = max(1, _UPSAMPLED >> i)
+            # Shallow layers are read finely, deep ones coarsely: a 1st, 2nd, 4th, 4th, ...
+            part = min(_UPSAMPLED, 2**i)
             x = self.projections[i](self.norms[i](maps[i]))
-            size = (height * factor, width * factor)
+            size = (height // part, width // part)
             x = functional.interpolate(x, size=size, mode="bilinear")
             if total is not None:
                 x = x + functional.interpolate(total, size=size, mode="bilinear")
@@ -99,6 +99,15 @@ class Fusion(nn.Module):
         for unit in self.units:
             x = x + unit(x)
         return x
+
+
+def output_grid(maps: Sequence[Tensor]) -> tuple[int, int]:
+    """What heads give: four times the coarsest grid, or the finest where that is larger."""
+    height, width = (
+        max(_UPSAMPLED * min(x.shape[i] for x in maps), max(x.shape[i] for x in maps))
+        for i in (2, 3)
+    )
+    return height, width
 
 
 def join_maps(maps: Sequence[Tensor]) -> Tensor:

@@ -87,7 +87,7 @@ class DepthConfig(ProbeConfig):
             trained, fitted = self._supervised(bench, spec)
             ceiling = self._score(trained, fitted, spec, bench.data.test)
             table["supervised, same network"] = ceiling
-        table |= _trivial(bench)
+        table |= trivial_depth(bench)
         times = list(heads)
         return ProbeResult(
             table=table,
@@ -205,7 +205,7 @@ def depth_row(part: LabelledPictures, predicted: list[Tensor]) -> Row:
     return {name: round(total / start, 4) for name, total in sums.items()}
 
 
-def _trivial(bench: Bench) -> dict[str, Row]:
+def trivial_depth(bench: Bench) -> dict[str, Row]:
     """What needs no picture: one depth for all, and the mean depth of each place."""
     part, test = bench.data.train, bench.data.test
     depth, mask = part.need("depth"), part.need("has_depth")

@@ -3,6 +3,7 @@
 from unimm.probes.classify import ClassifyConfig
 from unimm.probes.correspond import CorrespondConfig
 from unimm.probes.depth import DepthConfig
+from unimm.probes.marigold import MarigoldConfig
 from unimm.probes.probe import ProbeConfig
 from unimm.probes.segment import SegmentConfig
 from unimm.probes.zero_shot import ZeroShotConfig
@@ -12,5 +13,6 @@ PROBES: dict[str, type[ProbeConfig]] = {
     "depth": DepthConfig,
     "correspond": CorrespondConfig,
     "segment": SegmentConfig,
+    "marigold": MarigoldConfig,
     "zero_shot": ZeroShotConfig,
 }

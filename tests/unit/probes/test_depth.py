@@ -43,7 +43,7 @@ def test_heads_upsample_layers_of_any_grid(kind):
     torch.manual_seed(0)
     head = DenseHeadConfig(kind=kind, width=16).build([5, 7, 3], 4)
     maps = [torch.randn(2, 5, 8, 8), torch.randn(2, 7, 4, 4), torch.randn(2, 3, 4, 4)]
-    assert head(maps).shape == (2, 4, 32, 32)
+    assert head(maps).shape == (2, 4, 16, 16)  # four times the coarsest
     head(maps).square().sum().backward()
     assert all(p.grad is not None and p.grad.any() for p in head.parameters() if p.ndim > 1)
     assert join_maps(maps).shape == (2, 15, 8, 8)
