@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 _SIDE = 64  # maps are aligned at this size
-# Published as .02: then shrinking all members to nothing is the minimum wherever they are noisy, and
-# only stopping after two iterations avoids it.
+# Published as .02: then shrinking all members to nothing is the minimum wherever they are noisy,
+# and only stopping after two iterations avoids it.
 _RANGE_WEIGHT = 1.0
 _NUM_ITERATIONS = 40
 

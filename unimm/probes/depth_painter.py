@@ -154,22 +154,37 @@ def train_painter(
     generator = torch.Generator(device).manual_seed(seed)
     label = "one step" if is_one_step else "painter"
     painter.train()
+    pictures, painted = _encode_all(painter, part)  # once: only the denoiser changes
     for _ in track(range(config.num_steps), description=label, disable=not show_progress):
         rows = torch.randint(len(part), (config.batch_size,), generator=order)
-        pixels = part.pixels[rows].to(device).float() / 127.5 - 1
-        depth, mask = (part.need(x)[rows].to(device) for x in ("depth", "has_depth"))
-        picture = painter.encode(pixels)
-        target = depth_picture_of(depth, mask)
+        picture = pictures[rows].to(device)
         if is_one_step:
-            cost = affine_invariant_loss(painter.paint_at_once(picture), target[:, 0], mask)
+            depth, mask = (part.need(x)[rows].to(device) for x in ("depth", "has_depth"))
+            target = depth_picture_of(depth, mask)[:, 0]
+            cost = affine_invariant_loss(painter.paint_at_once(picture), target, mask)
         else:
-            cost = _velocity_loss(painter, picture, painter.encode(target), config, generator)
+            cost = _velocity_loss(painter, picture, painted[rows].to(device), config, generator)
         optimizer.zero_grad()
         cost.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
     painter.eval()
+
+
+@torch.no_grad()
+def _encode_all(painter: DepthPainter, part: LabelledPictures) -> tuple[Tensor, Tensor]:
+    """Standardised latents ``(N, C, h, w)`` of all pictures and of their depth, on the CPU."""
+    device = painter.told.device
+    assert isinstance(device, torch.device)
+    pictures: list[Tensor] = []
+    painted: list[Tensor] = []
+    for rows in torch.arange(len(part)).split(128):
+        pixels = part.pixels[rows].to(device).float() / 127.5 - 1
+        depth, mask = (part.need(x)[rows].to(device) for x in ("depth", "has_depth"))
+        pictures.append(painter.encode(pixels).cpu())
+        painted.append(painter.encode(depth_picture_of(depth, mask)).cpu())
+    return torch.cat(pictures), torch.cat(painted)
 
 
 def affine_invariant_loss(found: Tensor, target: Tensor, mask: Tensor) -> Tensor:
