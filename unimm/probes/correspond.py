@@ -86,12 +86,14 @@ class CorrespondConfig(ProbeConfig):
         best, found = None, -1.0
         for t in times:
             spec = FeatureSpec(
-                **{"source": source, "timestep": t, "num_noises": self.num_noises},
+                source=source,
+                timestep=t,
+                num_noises=self.num_noises,
                 condition=self.condition,
             )
             maps = bench.features(part.pixels, spec, layers)
             for layer, features in zip(layers, maps, strict=True):
-                right = self._score(bench, part, features)["per point"]
+                right = score_maps(bench, part, features, self.alpha)["per point"]
                 rows[str(layer)][f"{t:g}"] = round(right, 4)
                 if right > found:
                     best, found = (spec, layer), right
@@ -102,30 +104,15 @@ class CorrespondConfig(ProbeConfig):
     def _row(self, bench: Bench, cell: "_Cell") -> dict[str, Any]:
         part = bench.data.test
         (features,) = bench.features(part.pixels, cell.spec, (cell.layer,))
-        scores = self._score(bench, part, features)
+        scores = score_maps(bench, part, features, self.alpha)
         row: dict[str, Any] = {name: round(value, 4) for name, value in scores.items()}
         return row | {"layer": cell.layer, "timestep": cell.spec.timestep}
-
-    def _score(self, bench: Bench, part: LabelledPictures, features: Tensor) -> dict[str, float]:
-        """PCK of features ``(N, D, h, w)`` over a split's pairs."""
-        found: list[Tensor] = []
-        for pairs in part.need("pairs").split(32):
-            source, target = (features[i].to(bench.device).float() for i in pairs.unbind(1))
-            points = part.need("keypoints")[pairs[:, 0]].to(bench.device)
-            found.append(match_points(source, target, points, part.pixels.shape[-1]).cpu())
-        return self._hits(part, torch.cat(found))
-
-    def _hits(self, part: LabelledPictures, found: Tensor) -> dict[str, float]:
-        source, target = part.need("pairs").unbind(1)
-        points, seen = part.need("keypoints"), part.need("is_visible")
-        hits = keypoint_hits(found, points[target], part.need("boxes")[target], alpha=self.alpha)
-        return summarise_hits(hits, seen[source] & seen[target])
 
     def _same_place(self, bench: Bench) -> dict[str, float]:
         """Points are taken to be where they were."""
         part = bench.data.test
         source = part.need("pairs")[:, 0]
-        scores = self._hits(part, part.need("keypoints")[source])
+        scores = score_found(part, part.need("keypoints")[source], self.alpha)
         return {name: round(value, 4) for name, value in scores.items()}
 
     def _chance(self, bench: Bench) -> dict[str, float]:
@@ -133,7 +120,8 @@ class CorrespondConfig(ProbeConfig):
         part = bench.data.test
         shape = part.need("keypoints")[part.need("pairs")[:, 0]].shape
         generator = torch.Generator().manual_seed(bench.seed)
-        scores = self._hits(part, torch.rand(shape, generator=generator) * part.pixels.shape[-1])
+        guess = torch.rand(shape, generator=generator) * part.pixels.shape[-1]
+        scores = score_found(part, guess, self.alpha)
         return {name: round(value, 4) for name, value in scores.items()}
 
 
@@ -144,6 +132,36 @@ class _Cell(NamedTuple):
     layer: int
     rows: dict[str, dict[str, float]]
     times: tuple[float, ...]
+
+
+def score_maps(
+    bench: Bench, part: LabelledPictures, features: Tensor, alpha: float
+) -> dict[str, float]:
+    """PCK of features ``(N, D, h, w)`` over a split's pairs."""
+    found: list[Tensor] = []
+    for pairs in part.need("pairs").split(32):
+        source, target = (features[i].to(bench.device).float() for i in pairs.unbind(1))
+        points = part.need("keypoints")[pairs[:, 0]].to(bench.device)
+        found.append(match_points(source, target, points, part.pixels.shape[-1]).cpu())
+    return score_found(part, torch.cat(found), alpha)
+
+
+def score_found(part: LabelledPictures, found: Tensor, alpha: float) -> dict[str, float]:
+    """PCK of points ``(P, K, 2)`` that were found in the second picture of each pair."""
+    source, target = part.need("pairs").unbind(1)
+    points, seen = part.need("keypoints"), part.need("is_visible")
+    hits = keypoint_hits(found, points[target], part.need("boxes")[target], alpha=alpha)
+    return summarise_hits(hits, seen[source] & seen[target])
+
+
+def features_at(maps: Tensor, points: Tensor, side: int) -> Tensor:
+    """Features of points: maps ``(P, D, h, w)``, points ``(P, K, 2)`` in pixels, to ``(P, D, K)``.
+
+    Their length is 1.
+    """
+    where = (2 * points / side - 1)[:, :, None]  # (P, K, 1, 2) in [-1, 1]
+    found = functional.grid_sample(maps, where, align_corners=False, padding_mode="border")
+    return functional.normalize(found[..., 0], dim=1)
 
 
 def match_points(source: Tensor, target: Tensor, points: Tensor, side: int) -> Tensor:
@@ -158,9 +176,7 @@ def match_points(source: Tensor, target: Tensor, points: Tensor, side: int) -> T
     Returns:
         ``(P, K, 2)`` the middles of the most similar pixels.
     """
-    where = (2 * points / side - 1)[:, :, None]  # (P, K, 1, 2) in [-1, 1]
-    asked = functional.grid_sample(source, where, align_corners=False, padding_mode="border")
-    asked = functional.normalize(asked[..., 0], dim=1)  # (P, D, K)
+    asked = features_at(source, points, side)  # (P, D, K)
     grown = functional.interpolate(target, size=(side, side), mode="bilinear")
     grown = functional.normalize(grown, dim=1).flatten(2)  # (P, D, S S)
     best = torch.einsum("pdk,pdn->pkn", asked, grown).argmax(-1)  # (P, K)
