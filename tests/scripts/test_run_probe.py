@@ -140,3 +140,13 @@ def test_marigold(model, tmp_path, monkeypatch):
         "constant depth",
     }
     assert (tmp_path / "painted.png").exists()
+
+
+def test_hyperfeatures(model, tmp_path, monkeypatch):
+    results = run_probe(
+        monkeypatch,
+        *("hyperfeatures", model, tmp_path, *WORLD, "--probe.single.timesteps", 0.1, 0.3),
+        *("--probe.single.num_noises", 1, "--probe.num_steps", 2, "--probe.batch_size", 2),
+    )
+    assert {"features", "random network, mixed", "features, single map"} < set(results["table"])
+    assert set(results["figures"]["weights"]["layer 1"]) == {"0.1", "0.3"}

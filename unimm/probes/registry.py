@@ -3,6 +3,7 @@
 from unimm.probes.classify import ClassifyConfig
 from unimm.probes.correspond import CorrespondConfig
 from unimm.probes.depth import DepthConfig
+from unimm.probes.hyperfeatures import HyperfeaturesConfig
 from unimm.probes.marigold import MarigoldConfig
 from unimm.probes.probe import ProbeConfig
 from unimm.probes.segment import SegmentConfig
@@ -13,6 +14,7 @@ PROBES: dict[str, type[ProbeConfig]] = {
     "depth": DepthConfig,
     "correspond": CorrespondConfig,
     "segment": SegmentConfig,
+    "hyperfeatures": HyperfeaturesConfig,
     "marigold": MarigoldConfig,
     "zero_shot": ZeroShotConfig,
 }
