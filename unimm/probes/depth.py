@@ -21,7 +21,14 @@ from unimm.probes.dense import (
     upsample,
 )
 from unimm.probes.dense_heads import DenseHeadConfig
-from unimm.probes.depth_loss import Spacing, bin_centres, depth_of_bins, gradient_loss, silog
+from unimm.probes.depth_loss import (
+    Mixture,
+    Spacing,
+    bin_centres,
+    depth_of_bins,
+    gradient_loss,
+    silog,
+)
 from unimm.probes.plots import depth_picture, picture_rows, to_array
 from unimm.probes.probe import Bench, ProbeConfig, ProbeResult
 from unimm.probes.spec import FeatureSpec
@@ -45,6 +52,7 @@ class DepthConfig(ProbeConfig):
         train: its training.
         num_bins: of depth.
         spacing: of the bins.
+        mixture: how logits become weights of the bins.
         gradient_weight: of the loss on edges.
         supervised: the ceiling.
     """
@@ -59,6 +67,7 @@ class DepthConfig(ProbeConfig):
     train: DenseTrainConfig = field(default_factory=DenseTrainConfig)
     num_bins: int = 256
     spacing: Spacing = "uniform"
+    mixture: Mixture = "relu"
     gradient_weight: float = 0.5
     supervised: SupervisedConfig = field(default_factory=SupervisedConfig)
 
@@ -137,7 +146,7 @@ class DepthConfig(ProbeConfig):
         """A head's output ``(B, K, h, w)`` as depth ``(B, H, W)`` of the truth's size."""
         low, high = bench.data.depth_range
         centres = bin_centres(low, high, self.num_bins, self.spacing).to(output.device)
-        depth = depth_of_bins(output, centres)[:, None]
+        depth = depth_of_bins(output, centres, self.mixture)[:, None]
         return upsample(depth, _size(bench.data.train))[:, 0]
 
     def _loss(self, bench: Bench) -> Callable[[Tensor, Tensor, int], Tensor]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 Spacing = Literal["uniform", "log"]
+Mixture = Literal["relu", "softmax"]
 _SMALLEST = 1e-3
 _NUM_SCALES = 4
 
@@ -21,9 +22,13 @@ def bin_centres(low: float, high: float, num_bins: int, spacing: Spacing) -> Ten
     return low * (high / low) ** share
 
 
-def depth_of_bins(logits: Tensor, centres: Tensor) -> Tensor:
-    """Expected depth ``(B, H, W)`` of logits ``(B, K, H, W)``, made weights by ReLU + .1."""
-    weights = logits.float().relu() + 0.1
+def depth_of_bins(logits: Tensor, centres: Tensor, mixture: Mixture = "relu") -> Tensor:
+    """Expected depth ``(B, H, W)`` of logits ``(B, K, H, W)``.
+
+    Weights are the logits' ReLU + .1, as DINOv2 has them, or their softmax (AdaBins), which learns
+    in a tenth of the steps: it has no floor that all bins share.
+    """
+    weights = logits.float().softmax(1) if mixture == "softmax" else logits.float().relu() + 0.1
     total = torch.einsum("bkhw,k->bhw", weights, centres)
     return total / weights.sum(1)
 

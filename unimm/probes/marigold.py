@@ -69,7 +69,7 @@ class MarigoldConfig(ProbeConfig):
         others = [
             self._paint(bench, painter, most, bench.seed + i) for i in range(1, self.num_members)
         ]
-        merged = self._merge(torch.stack([single, *others]))
+        merged = self._merge(bench, torch.stack([single, *others]))
         many = f"{most} steps, {self.num_members} members"
         table[many] = self._row(bench, merged)
         self._train(bench, painter, self.one_step, is_one_step=True)
@@ -148,9 +148,10 @@ class MarigoldConfig(ProbeConfig):
             found.append(painter.decode(painter.encode(depth_picture_of(depth, mask))).cpu())
         return torch.cat(found)
 
-    def _merge(self, members: Tensor) -> Tensor:
+    def _merge(self, bench: Bench, members: Tensor) -> Tensor:
         """The ensemble, some pictures at once: ``(M, N, H, W)`` to ``(N, H, W)``."""
-        return torch.cat([ensemble_depth(x)[0] for x in members.split(self.batch_size, dim=1)])
+        chunks = members.split(self.batch_size, dim=1)
+        return torch.cat([ensemble_depth(x.to(bench.device))[0].cpu() for x in chunks])
 
     def _row(self, bench: Bench, painted: Tensor) -> dict[str, float]:
         return _aligned(depth_row(bench.data.test, [painted]))

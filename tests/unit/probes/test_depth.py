@@ -14,6 +14,9 @@ def test_bins_and_their_mixture():
     logits = torch.tensor([-3.0, 0.9, -5.0]).view(1, 3, 1, 1)  # weights .1, 1, .1
     found = depth_of_bins(logits, torch.tensor([1.0, 2.0, 4.0]))
     assert float(found) == pytest.approx((0.1 + 2 + 0.4) / 1.2)
+    shares = logits.view(3).softmax(0)
+    sharp = depth_of_bins(logits, torch.tensor([1.0, 2.0, 4.0]), "softmax")
+    assert float(sharp) == pytest.approx(float(shares @ torch.tensor([1.0, 2.0, 4.0])))
 
 
 def test_silog_forgives_a_part_of_the_scale():
