@@ -1,6 +1,7 @@
 """Tiny random models of ``diffusers``, saved as its pipelines save them."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -22,14 +23,15 @@ def save_diffusers_folder(folder: Path, kind: str) -> Path:
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)
     network.save_pretrained(folder / part)
-    AutoencoderKL(
+    sizes: dict[str, Any] = dict(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
         block_out_channels=(8, 8, 8),
         latent_channels=4,
         norm_num_groups=4,
         layers_per_block=1,
-    ).save_pretrained(folder / "vae")
+    )
+    AutoencoderKL(**sizes).save_pretrained(folder / "vae")
     return folder
 
 

@@ -47,6 +47,7 @@ CLASSIFY = (
 CONTROLS = {"random network", "raw pixels", "supervised, same network", "chance"}
 
 
+@pytest.mark.long
 def test_classify(model, tmp_path, monkeypatch):
     results = run_probe(monkeypatch, "classify", model, tmp_path, *WORLD, *CLASSIFY)
     assert set(results["table"]) == {"features", "image tokenizer's encoder", *CONTROLS}
@@ -73,7 +74,7 @@ def test_a_diffusers_folder_goes_through_the_same_command(kind, tmp_path, monkey
     assert set(results["table"]) == {"features", *CONTROLS}
 
 
-@pytest.mark.parametrize("head", ["depth", "depth_dpt"])
+@pytest.mark.parametrize("head", [pytest.param("depth", marks=pytest.mark.long), "depth_dpt"])
 def test_depth(head, model, tmp_path, monkeypatch):
     results = run_probe(
         monkeypatch,
@@ -91,7 +92,7 @@ def test_depth(head, model, tmp_path, monkeypatch):
     assert Image.open(tmp_path / "depth.png").height > 200
 
 
-@pytest.mark.parametrize("task", ["class", "tint", "binding"])
+@pytest.mark.parametrize("task", [pytest.param("class", marks=pytest.mark.long), "tint", "binding"])
 def test_zero_shot(task, model, tmp_path, monkeypatch):
     stages = ("--probe.stages.0.num_draws", 1)
     flags = (*WORLD, "--data.num_test", 4, "--probe.batch_size", 64, *stages)

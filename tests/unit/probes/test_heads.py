@@ -66,8 +66,8 @@ def test_logistic_regression_stands_at_the_minimum(sets):
 
 
 def test_neighbours_vote(sets):
-    right, count = knn_accuracy(*sets, 4, KnnConfig(counts=(1, 10, 100)))
-    assert right > 0.75 and count in (1, 10, 100)  # one axis is much longer than the others
     train, held, test = sets
+    right, count = knn_accuracy(train, held, test, 4, KnnConfig(counts=(1, 10, 100)))
+    assert right > 0.75 and count in (1, 10, 100)  # one axis is much longer than the others
     mixed = Features(train.x, train.y.roll(1))
     assert knn_accuracy(mixed, held, test, 4)[0] < 0.6

@@ -5,7 +5,7 @@ from pipelines import tiny_pipeline
 from unimm.diffusion.path import add_noise, velocity_of
 from unimm.objectives import OBJECTIVES
 from unimm.probes.documents import lay_out, run_rows
-from unimm.probes.likelihood import make_scorer, spread_times
+from unimm.probes.likelihood import HeadScorer, make_scorer, spread_times
 from unimm.probes.pruning import Stage, prune
 
 TEXTS = ["mia the fox", "she", "a red balloon is happy now"]
@@ -58,6 +58,7 @@ def test_stretches_sum_to_the_likelihood_and_cost_less(pipelines, objective):
 def test_the_head_scores_the_velocity(pipelines):
     pipeline = pipelines["diffusion"]
     scorer = make_scorer(pipeline, pixels(), TEXTS, num_draws=2)
+    assert isinstance(scorer, HeadScorer)
     rows, columns = pairs()
     found = scorer.losses(rows, columns, 1, 2)
     t, noise = scorer.times[1].expand(4), scorer.noise[1].expand(4, -1, -1, -1)
@@ -97,10 +98,12 @@ class Table:
         self.noise = 2 * torch.randn(8, 6, generator=generator)  # shared by all texts
         self.evaluations = 0.0
 
-    def losses(self, rows, columns, first, last):
+    def losses(
+        self, rows: torch.Tensor, columns: torch.Tensor, first: int, last: int
+    ) -> torch.Tensor:
         self.evaluations += len(rows) * (last - first)
         distance = (rows - columns).abs().float()
-        return sum(self.noise[j, rows] + distance for j in range(first, last))
+        return torch.stack([self.noise[j, rows] + distance for j in range(first, last)]).sum(0)
 
 
 def test_pruning_keeps_the_best_and_counts():

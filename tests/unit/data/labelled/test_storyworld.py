@@ -1,7 +1,9 @@
+from typing import Any
+
 import pytest
 import torch
 
-from unimm.data.labelled.storyworld import KINDS, StoryworldConfig
+from unimm.data.labelled.storyworld import KINDS, Label, StoryworldConfig
 from unimm.data.world.render import FAR
 
 CPU = torch.device("cpu")
@@ -24,7 +26,7 @@ def test_single_things_of_every_kind():
 
 
 def test_workers_change_nothing():
-    sizes = {"num_train": 70, "num_validation": 2, "num_test": 2, "image_size": 16}
+    sizes: Any = {"num_train": 70, "num_validation": 2, "num_test": 2, "image_size": 16}
     alone = StoryworldConfig(**sizes, scenes="mixed").read(CPU)
     helped = StoryworldConfig(**sizes, scenes="mixed", num_workers=2).read(CPU)
     assert torch.equal(alone.train.pixels, helped.train.pixels)
@@ -48,7 +50,8 @@ def test_pairs_show_one_kind_in_other_looks():
 
 
 def test_tints_and_backgrounds_are_classes_too():
-    sizes = {"num_train": 6, "num_validation": 2, "num_test": 2, "image_size": 16}
-    for label, count in (("tint", 11), ("background", 6)):
+    sizes: Any = {"num_train": 6, "num_validation": 2, "num_test": 2, "image_size": 16}
+    cases: tuple[tuple[Label, int], ...] = (("tint", 11), ("background", 6))
+    for label, count in cases:
         data = StoryworldConfig(**sizes, label=label).read(CPU)
         assert len(data.classes) == count and int(data.train.need("labels").max()) < count
