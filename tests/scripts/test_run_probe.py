@@ -92,7 +92,14 @@ def test_depth(head, model, tmp_path, monkeypatch):
     assert Image.open(tmp_path / "depth.png").height > 200
 
 
-@pytest.mark.parametrize("task", [pytest.param("class", marks=pytest.mark.long), "tint", "binding"])
+@pytest.mark.parametrize(
+    "task",
+    [
+        pytest.param("class", marks=pytest.mark.long),
+        "tint",
+        pytest.param("binding", marks=pytest.mark.long),
+    ],
+)
 def test_zero_shot(task, model, tmp_path, monkeypatch):
     stages = ("--probe.stages.0.num_draws", 1)
     flags = (*WORLD, "--data.num_test", 4, "--probe.batch_size", 64, *stages)

@@ -1,7 +1,7 @@
 """The ceiling: the probed network from scratch, trained end to end on the probe's own labels."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +68,10 @@ def train_supervised(
     for _ in track(steps, description="supervised", disable=not bench.cache.show_progress):
         rows = torch.randint(len(pixels), (config.batch_size,), generator=generator)
         shown = pixels[rows].to(bench.device).float() / 127.5 - 1
-        maps = source(fit(shown, fresh.model.image_size), spec, numbers)
+        # Another noise at every step: the network must not learn one by heart.
+        seed = int(torch.randint(2**31, (), generator=generator))
+        noisy = replace(spec, noise_seed=seed)
+        maps = source(fit(shown, fresh.model.image_size), noisy, numbers)
         optimizer.zero_grad()
         cost = loss(head, [x.float() for x in maps], rows)
         cost.backward()

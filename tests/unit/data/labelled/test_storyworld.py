@@ -9,6 +9,7 @@ from unimm.data.world.render import FAR
 CPU = torch.device("cpu")
 
 
+@pytest.mark.long  # composes every kind once
 def test_single_things_of_every_kind():
     data = StoryworldConfig(num_train=80, num_validation=4, num_test=4, image_size=32).read(CPU)
     assert data.train.pixels.shape == (80, 3, 32, 32) and data.classes == KINDS
