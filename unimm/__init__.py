@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from unimm.pipeline import decode_image as decode_image
     from unimm.pipeline import encode_image as encode_image
     from unimm.pipeline import load_pipeline as load_pipeline
+    from unimm.probes.features import extract_features as extract_features
+    from unimm.probes.fit import fit_probe as fit_probe
     from unimm.training.config import TrainConfig as TrainConfig
     from unimm.training.loop import train as train
 
@@ -22,6 +24,8 @@ _MODULES = {
     "generate": "unimm.generation.generate",
     "generate_image": "unimm.generation.image",
     "generate_story": "unimm.generation.story",
+    "extract_features": "unimm.probes.features",
+    "fit_probe": "unimm.probes.fit",
     "train": "unimm.training.loop",
     "TrainConfig": "unimm.training.config",
     "load_config": "unimm.config",

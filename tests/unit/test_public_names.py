@@ -4,8 +4,7 @@ import unimm
 
 NAMES = {
     *("load_pipeline", "encode_image", "decode_image", "generate_image", "generate_story"),
-    "generate",
-    *("train", "TrainConfig", "load_config"),
+    *("generate", "train", "TrainConfig", "load_config", "extract_features", "fit_probe"),
 }
 
 

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# All probes of a model on one GPU; each of these takes a few minutes:
+#   eval/probes_h100.sh classify | fashion | depth | depth_dpt | segment | correspond | marigold
+#   eval/probes_h100.sh hyperfeatures      all layers and timesteps mixed
+#   eval/probes_h100.sh zero_shot          classes, tints and colour binding
+#   eval/probes_h100.sh all                one after the other; features are shared between them
+# MODEL names another model, OUTPUT another folder than runs/, DATA the folder of Fashion-MNIST.
+set -euo pipefail
+MODEL=${MODEL:-storyworld-diffusion}
+OUTPUT=${OUTPUT:-runs}
+DATA=${DATA:-/usr/share/datasets/fashion-mnist}
+
+probe() { # name of the settings, further flags
+  local name=$1
+  shift
+  python eval/run_probe.py "eval/configs/probes/$name.yaml" --model "$MODEL" \
+    --output "$OUTPUT/probes/$name" --cache "$OUTPUT/features" --ledger docs/results "$@"
+}
+
+case $1 in
+classify | depth | depth_dpt | segment | correspond | hyperfeatures | marigold) probe "$1" ;;
+fashion) probe classify_fashion --data.folder "$DATA" ;;
+zero_shot) for task in class tint binding; do probe "zero_shot_$task"; done ;;
+all)
+  for stage in classify zero_shot depth depth_dpt segment correspond hyperfeatures marigold; do
+    "$0" "$stage"
+  done
+  if [ -d "$DATA" ]; then "$0" fashion; fi
+  ;;
+*) echo "unknown stage $1" >&2 && exit 2 ;;
+esac

@@ -1,0 +1,54 @@
+"""Probe a model: what do its features know of classes, depth, regions and points?
+
+python eval/run_probe.py eval/configs/probes/classify.yaml --model storyworld-diffusion
+"""
+
+import shlex
+import sys
+import time
+
+from rich.console import Console
+from rich.table import Table
+
+from unimm.config import load_config
+from unimm.data.labelled.registry import LABELLED_SETS
+from unimm.data.labelled.sets import LabelledConfig
+from unimm.ledger import write_ledger
+from unimm.probes.probe import ProbeConfig, ProbeResult
+from unimm.probes.registry import PROBES
+from unimm.probes.run import ProbeRunConfig, run_probe
+
+CHOICES = {ProbeConfig: PROBES, LabelledConfig: LABELLED_SETS}
+
+
+def show(result: ProbeResult, title: str) -> None:
+    """Print the table, controls in grey."""
+    columns = list(dict.fromkeys(name for row in result.table.values() for name in row))
+    table = Table("", *columns, title=title)
+    for name, row in result.table.items():
+        style = "dim" if name in result.controls else "bold"
+        table.add_row(name, *(str(row.get(column, "")) for column in columns), style=style)
+    Console().print(table)
+
+
+def main() -> None:
+    config = load_config(ProbeRunConfig, sys.argv[1:], choices=CHOICES)
+    started = time.monotonic()
+    result = run_probe(config)
+    show(result, f"{config.probe.name}: {config.model}")
+    print(f"{time.monotonic() - started:.0f} s; wrote {config.output}/results.json")
+    if config.ledger:
+        figures = {"table": result.table, **result.figures}
+        command = shlex.join(["python", *sys.argv])
+        path = write_ledger(
+            config.ledger_name,
+            command=command,
+            seed=config.seed,
+            figures=figures,
+            folder=config.ledger,
+        )
+        print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()

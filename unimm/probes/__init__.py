@@ -1,0 +1,1 @@
+"""Probes: what the features of a generative model know of pictures."""

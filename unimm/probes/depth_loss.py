@@ -1,0 +1,65 @@
+"""Depth as a mixture of bins, and the losses that it is learned with (DINOv2's protocol).
+
+Legend: ``B`` pictures, ``K`` bins, ``H W`` size.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Spacing = Literal["uniform", "log"]
+Mixture = Literal["relu", "softmax"]
+_SMALLEST = 1e-3
+_NUM_SCALES = 4
+
+
+def bin_centres(low: float, high: float, num_bins: int, spacing: Spacing) -> Tensor:
+    """Depths ``(num_bins,)`` that a head chooses between."""
+    share = torch.linspace(0, 1, num_bins)
+    if spacing == "uniform":
+        return low + (high - low) * share
+    return low * (high / low) ** share
+
+
+def depth_of_bins(logits: Tensor, centres: Tensor, mixture: Mixture = "relu") -> Tensor:
+    """Expected depth ``(B, H, W)`` of logits ``(B, K, H, W)``.
+
+    Weights are the logits' ReLU + .1, as DINOv2 has them, or their softmax (AdaBins), which learns
+    in a tenth of the steps: it has no floor that all bins share.
+    """
+    weights = logits.float().softmax(1) if mixture == "softmax" else logits.float().relu() + 0.1
+    total = torch.einsum("bkhw,k->bhw", weights, centres)
+    return total / weights.sum(1)
+
+
+def silog(depth: Tensor, target: Tensor, mask: Tensor, *, is_warm: bool = True) -> Tensor:
+    """Scale-invariant logarithmic loss ``sqrt(var(g) + .15 mean(g)^2)`` (Eigen et al., 2014).
+
+    Args:
+        depth: ``(B, H, W)`` predicted.
+        target: the same shape.
+        mask: where there is truth.
+        is_warm: in the first steps only the mean is learned, since the variance alone is content
+            with any scale.
+    """
+    gap = (depth + _SMALLEST).log() - (target + _SMALLEST).log()
+    gap = gap[mask]
+    cost = 0.15 * gap.mean().square()
+    return ((gap.var() if is_warm else 0.0) + cost).clamp(min=1e-12).sqrt()
+
+
+def gradient_loss(depth: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Difference of log-depth's gradients at four scales: edges where the truth has them."""
+    gap = torch.where(mask, (depth + _SMALLEST).log() - (target + _SMALLEST).log(), 0.0)
+    total = gap.new_zeros(())
+    for level in range(_NUM_SCALES):
+        step = 2**level
+        part, known = gap[:, ::step, ::step], mask[:, ::step, ::step]
+        for axis in (1, 2):
+            both = known.narrow(axis, 1, known.shape[axis] - 1) & known.narrow(
+                axis, 0, known.shape[axis] - 1
+            )
+            slope = part.diff(dim=axis).abs() * both
+            total = total + slope.sum() / both.sum().clamp(min=1)
+    return total

@@ -1,0 +1,82 @@
+"""What a probe is: settings that run on a bench and give a table that is never without controls.
+
+A new probe is one file with a config, and one line in the registry.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from unimm.data.labelled.sets import LabelledSplits
+from unimm.probes.cache import FeatureCache
+from unimm.probes.spec import FeatureModel, FeatureSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What a probe works on.
+
+    Attributes:
+        model: that is probed.
+        data: that it is probed with.
+        cache: of features.
+        seed: of heads, controls and noise.
+        tell: called with a line for each thing done.
+    """
+
+    model: FeatureModel
+    data: LabelledSplits
+    cache: FeatureCache
+    seed: int = 0
+    tell: Callable[[str], None] = print
+
+    @property
+    def device(self) -> torch.device:
+        """Where heads are trained."""
+        return self.model.device
+
+    def features(self, pixels: Tensor, spec: FeatureSpec, layers: tuple[int, ...]) -> list[Tensor]:
+        """Cached features ``(N, D, h, w)`` float16 on the CPU, one a layer."""
+        maps = self.cache.maps(self.model, pixels, spec, layers)
+        return [torch.from_numpy(x) for x in maps]  # read when rows are taken
+
+    def at_random(self, source: str) -> "Bench":
+        """The same bench with one network's weights drawn anew."""
+        return replace(self, model=self.model.randomise(source, self.seed))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeResult:
+    """What a probe found.
+
+    Attributes:
+        table: row -> column -> figure; the first row is the model's, the last ones are controls.
+        controls: names of the rows that are controls.
+        figures: all else that was measured, plain data.
+        pictures: name -> plot.
+    """
+
+    table: dict[str, dict[str, Any]]
+    controls: tuple[str, ...]
+    figures: dict[str, Any] = field(default_factory=dict)
+    pictures: dict[str, Image.Image] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        missing = [name for name in self.controls if name not in self.table]
+        if not self.controls or missing:
+            raise ValueError(f"a probe must show its controls; missing: {missing or 'all'}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig:
+    """Base of the probes' settings."""
+
+    name: ClassVar[str]
+
+    def run(self, bench: Bench) -> ProbeResult:
+        """Probe."""
+        raise NotImplementedError
