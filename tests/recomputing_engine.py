@@ -26,9 +26,12 @@ class RecomputingEngine(Engine):
             for document in documents
         ]
         for row, layout in enumerate(rows):
-            x = self.model.embed_inputs(layout.input_ids[None], layout.code_ids[None])[0]
+            ids, codes, places = map(
+                torch.tensor, (layout.input_ids, layout.code_ids, layout.position_ids)
+            )
+            x = self.model.embed_inputs(ids[None], codes[None])[0]
             blocks = [int(b) for b in layout.block_ids]
-            self._read[row] = list(zip(x, layout.position_ids, blocks, strict=True))
+            self._read[row] = list(zip(x, places, blocks, strict=True))
         return last
 
     def keep(self, documents: Any) -> None:

@@ -180,9 +180,7 @@ class _Writer:
         silent = [special.pad, special.bos, special.null, special.eoi]
         self.silent = silent + list(range(pipeline.text_tokenizer.vocab_size, special.vocab_size))
         self.active = [self._draft(number, request) for number, request in enumerate(requests)]
-        self.room = Room(
-            self.model, plan.max_text_tokens, plan.cache_policy, pipeline.objective
-        )
+        self.room = Room(self.model, plan.max_text_tokens, plan.cache_policy, pipeline.objective)
         for draft in self.active:
             self.room.check(draft.request, draft.limit, draft.to_come())
         samplings = {self._sampling(d, page) for d in self.active for page in range(d.limit)[:2]}

@@ -23,7 +23,6 @@ from unimm.metrics.depth import fit_affine
 from unimm.nn.denoiser import Denoiser
 from unimm.objectives.diffusion import Diffusion
 from unimm.pipeline import Pipeline
-from unimm.probes.documents import objective_name
 from unimm.probes.sources import latents_of_pixels, tell
 
 _LOW, _HIGH = 0.02, 0.98
@@ -55,10 +54,10 @@ class DepthPainter(nn.Module):
 
     def __init__(self, pipeline: Pipeline) -> None:
         super().__init__()
-        objective = pipeline.model.objective(objective_name(pipeline))
+        objective = pipeline.model.objective(pipeline.drawing.name)
         if not isinstance(objective, Diffusion):
             raise ValueError(
-                f"{pipeline.name} draws by {objective_name(pipeline)}; painting depth needs a "
+                f"{pipeline.name} draws by {pipeline.drawing.name}; painting depth needs a "
                 "model with the diffusion objective"
             )
         self.denoiser = widen_input(objective.denoiser)

@@ -12,17 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from unimm.document import Batch, Document, Dropped, ImageTokens, Part, layout_document, pack
-from unimm.generation.engine import find_objective
 from unimm.model import UniMM
 from unimm.nn.attention import batch_visibility
 from unimm.pipeline import Pipeline
 
 NULL_LENGTH = 8  # tokens of the empty condition: about a short caption's, all of them <null>
-
-
-def objective_name(pipeline: Pipeline) -> str:
-    """The objective that probes read: the model's first."""
-    return pipeline.model.config.heads[0]
 
 
 def lay_out(pipeline: Pipeline, texts: Sequence[str], pictures: ImageTokens) -> Batch:
@@ -34,7 +28,7 @@ def lay_out(pipeline: Pipeline, texts: Sequence[str], pictures: ImageTokens) -> 
         pictures: B of them, stacked.
     """
     special = pipeline.text_tokenizer.special_ids
-    config = find_objective(pipeline.model)
+    config = pipeline.drawing
     encoded = pipeline.text_tokenizer.encode_batch([text or "x" for text in texts])
     rows = []
     for i, text in enumerate(texts):
@@ -51,7 +45,7 @@ def lay_out(pipeline: Pipeline, texts: Sequence[str], pictures: ImageTokens) -> 
 def lay_out_given(pipeline: Pipeline, pictures: ImageTokens, text: str = "") -> Batch:
     """One row a given picture, after a text or with none."""
     special = pipeline.text_tokenizer.special_ids
-    config = find_objective(pipeline.model)
+    config = pipeline.drawing
     before = (Part(text_ids=torch.tensor(pipeline.text_tokenizer.encode(text))),) if text else ()
     assert pictures.codes is not None
     rows = [
@@ -82,7 +76,7 @@ def run_rows(pipeline: Pipeline, batch: Batch, draw: Any = None) -> Tensor:
     Returns:
         ``(B, L, D)``.
     """
-    model, name = pipeline.model, objective_name(pipeline)
+    model, name = pipeline.model, pipeline.drawing.name
     x = model.embed_inputs(batch.input_ids, batch.code_ids)  # (B, L, D)
     objective = model.objective(name)
     if draw is not None and objective.fills_slots:

@@ -16,7 +16,6 @@ from unimm.diffusion.path import add_noise, velocity_of
 from unimm.document import ImageTokens, mix_seed
 from unimm.objectives.diffusion import Diffusion
 from unimm.pipeline import Pipeline
-from unimm.probes.documents import objective_name
 from unimm.probes.row_bank import RowBank
 from unimm.probes.sources import latents_of_pixels, tell
 
@@ -59,7 +58,7 @@ def make_scorer(
         seed: of the draws.
         batch_size: pairs at once.
     """
-    objective = pipeline.model.objective(objective_name(pipeline))
+    objective = pipeline.model.objective(pipeline.drawing.name)
     kind = HeadScorer if isinstance(objective, Diffusion) else TrunkScorer
     return kind(pipeline, pixels, texts, num_draws, is_paired, seed, batch_size)
 
@@ -77,7 +76,7 @@ class HeadScorer:
         seed: int,
         batch_size: int,
     ) -> None:
-        objective = pipeline.model.objective(objective_name(pipeline))
+        objective = pipeline.model.objective(pipeline.drawing.name)
         assert isinstance(objective, Diffusion)
         self.denoiser = objective.denoiser
         self.x0 = objective.space.standardise(latents_of_pixels(pipeline, pixels))

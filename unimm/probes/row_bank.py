@@ -13,7 +13,7 @@ from torch import Tensor
 from unimm.document import NO_CODE, ImageTokens, attention_rule
 from unimm.nn.attention import Visibility
 from unimm.pipeline import Pipeline
-from unimm.probes.documents import lay_out, objective_name
+from unimm.probes.documents import lay_out
 
 
 class RowBank:
@@ -26,7 +26,7 @@ class RowBank:
 
     def __init__(self, pipeline: Pipeline, texts: Sequence[str]) -> None:
         self.pipeline = pipeline
-        name = objective_name(pipeline)
+        name = pipeline.drawing.name
         self.objective = pipeline.model.objective(name)
         blank = ImageTokens.cat([self.objective.zeros(pipeline.device)] * len(texts))
         batch = lay_out(pipeline, texts, blank)

@@ -18,7 +18,6 @@ from unimm.pipeline import Pipeline
 from unimm.probes.documents import (
     lay_out,
     lay_out_given,
-    objective_name,
     outputs_of,
     run_rows,
 )
@@ -30,7 +29,7 @@ from unimm.tokenizer.image import ImageTokenizer
 
 def pipeline_features(pipeline: Pipeline) -> FeatureModel:
     """One of our models as probes see it."""
-    objective = pipeline.model.objective(objective_name(pipeline))
+    objective = pipeline.model.objective(pipeline.drawing.name)
     sources: dict[str, Source] = {}
     if isinstance(objective, Diffusion):
         sources["denoiser"] = HeadSource(pipeline, objective)
@@ -94,7 +93,7 @@ class NoisyTrunkSource:
         batch = lay_out(self.pipeline, [spec.condition] * count, tokens)
         with outputs_of(list(self.pipeline.model.backbone.layers), layers) as found:
             run_rows(self.pipeline, batch, draw)
-        index = batch.slots[objective_name(self.pipeline)].index
+        index = batch.slots[self.pipeline.drawing.name].index
         return tuple(_grid(found[i].flatten(0, 1)[index], count) for i in layers)
 
 
@@ -164,7 +163,7 @@ def tell(
         assert pictures.latents is not None
         draw = NoisyDraw(tokens=pictures, times=nothing, noise=pictures.latents[:, None])
         hidden = run_rows(pipeline, batch, draw).flatten(0, 1)
-        index = batch.slots[objective_name(pipeline)].index
+        index = batch.slots[pipeline.drawing.name].index
         told.append(hidden[index].view(len(chunk), -1, hidden.shape[-1]))
     return torch.cat(told)
 

@@ -100,7 +100,9 @@ def _run(config: TrainConfig, device: torch.device, *, draw: Finish, save: Finis
             micro_batches = list(islice(batches, grad_accum_steps))
             counted = [*map(count_flops, micro_batches)]
             watchdog.enter(step, "agree")
-            agreed = agree(micro_batches, sum(counted), clock.progress(step + 1), stop.is_set, device)
+            agreed = agree(
+                micro_batches, sum(counted), clock.progress(step + 1), stop.is_set, device
+            )
             flops += agreed.flops / config.engine.sequence_ranks
             images += agreed.images // config.engine.sequence_ranks
             progress = max(agreed.progress, clock.share_of_work(flops))

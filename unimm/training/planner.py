@@ -125,7 +125,7 @@ class Planner:
         """Estimate a run's speed from its counted operations and the cluster's assumptions."""
         rows = self.config.data.rows_per_step
         num_micro = max(rows * engine.sequence_ranks // (micro_rows * cluster.num_gpus), 1)
-        flops = ModelFlops(self._blank_model)(self.batch(1)) * rows
+        flops = ModelFlops(self._blank_model, self._tokenizer)(self.batch(1)) * rows
         if engine.checkpoint_activations:
             flops *= 4 / 3  # one more forward
         compute = flops / (cluster.num_gpus * cluster.peak_flops * cluster.mfu)

@@ -38,7 +38,9 @@ def write_run(root, name, objectives, *, seed=0, score=None, progress=1.0, drawi
         {"step": 9, "validation/text": 1.0},
     ]
     (run / "log.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
-    for objective in objectives if score is not None else ():
+    for objective in objectives:
+        if score is None:
+            break
         folder = root / "scores" / name / objective
         splits = {"seen": {"colors": row(score), "mean": row(score)}, "heldout": {}}
         splits["heldout"] = {"mean": row(score - 0.2)}

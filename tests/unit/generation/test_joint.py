@@ -1,5 +1,7 @@
 """A model of several objectives draws by the one that is asked for."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -31,7 +33,8 @@ def test_every_objective_can_be_asked_for(joint):
         name: np.array(generate_image(joint, "mia", seed=0, objective=name)) for name in OBJECTIVES
     }
     assert len({picture.tobytes() for picture in drawn.values()}) == len(OBJECTIVES)
-    assert np.array_equal(drawn[joint.model.config.heads[0]], generate_image(joint, "mia", seed=0))
+    by_default = np.array(generate_image(joint, "mia", seed=0))
+    assert np.array_equal(drawn[joint.model.config.heads[0]], by_default)
     # Prefill, prompt and <boi>, then a step a code, a scale, a pass, a query, an evaluation.
     found = {name: steps(joint, name) - 3 for name in OBJECTIVES}
     assert found == {
@@ -66,7 +69,7 @@ def test_the_ceiling_is_what_the_objective_could_draw_at_best(joint):
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_stories_by_any_objective(joint, name):
-    options = {"num_images": 2, "max_text_tokens": 4, "seed": 0}
+    options: dict[str, Any] = {"num_images": 2, "max_text_tokens": 4, "seed": 0}
     story = generate_story(joint, "mia", objective=name, **options)
     assert len(story.images) == 2 and story.settings["objective"] == name
     same = generate_story(joint.draw_by(name), "mia", **options)
