@@ -44,11 +44,11 @@ def init_distributed(device: str | torch.device) -> None:
     Raises:
         ValueError: the device is neither, or the machine has no GPU for this process.
     """
-    if _is_initialized():
-        return
     kind = torch.device(device).type
     if kind not in ("cpu", "cuda"):
         raise ValueError(f"device must be cpu or cuda, got {device!r}")
+    if _is_initialized():
+        return
     if "RANK" not in os.environ:
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1")
         os.environ["MASTER_PORT"] = str(_free_port())

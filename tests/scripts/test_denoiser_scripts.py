@@ -64,6 +64,7 @@ def test_scores_costs_and_swaps(model, tmp_path):
     assert len(ledger["sweep"]) == 5 and ledger["sampling"]["guidance_scale"] > 0
 
 
+@pytest.mark.long
 def test_heads_are_compared(model, tmp_path):
     for name in ("train", "validation"):
         write_shards(tmp_path / name, num_documents=20, latent_dim=4, seed=len(name))

@@ -36,8 +36,8 @@ def run(*flags, script="train/pretrain.py"):
     "name",
     [
         "nano",
-        "nano_next_scale",
-        "nano_diffusion",
+        pytest.param("nano_next_scale", marks=pytest.mark.long),
+        pytest.param("nano_diffusion", marks=pytest.mark.long),
         pytest.param("nano_joint", marks=pytest.mark.long),
     ],
 )

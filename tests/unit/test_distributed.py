@@ -3,7 +3,6 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
 from unimm import distributed
 
@@ -32,14 +31,23 @@ def run(*command, env=None):
     )
 
 
+ALONE = """
+import torch
+from unimm import distributed as d
+assert (d.rank(), d.world_size(), d.local_rank()) == (0, 1, 0)
+assert d.is_main()
+tensor = torch.tensor([2.0])
+assert d.all_reduce_sum(tensor) is tensor and tensor.item() == 2.0
+d.barrier()
+d.shutdown()
+"""
+
+
 def test_without_a_group_everything_is_a_single_process():
-    assert (distributed.rank(), distributed.world_size(), distributed.local_rank()) == (0, 1, 0)
-    assert distributed.is_main()
-    tensor = torch.tensor([2.0])
-    assert distributed.all_reduce_sum(tensor) is tensor
-    assert tensor.item() == 2.0
-    distributed.barrier()
-    distributed.shutdown()
+    """In a process of its own: other tests leave this one in a run that must not end."""
+    process = run("-c", ALONE)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
 
 
 def test_unknown_device_is_refused():

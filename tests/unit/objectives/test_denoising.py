@@ -62,7 +62,10 @@ def drawn(model, seed: int, **sampling):
     return codes
 
 
-@pytest.mark.parametrize(("name", "num_steps"), [("diffusion", 250), ("transfusion", 700)])
+@pytest.mark.parametrize(
+    ("name", "num_steps"),
+    [("diffusion", 250), pytest.param("transfusion", 700, marks=pytest.mark.long)],
+)
 def test_each_text_gets_its_picture_from_any_noise(name, num_steps):
     model = learned(name, num_steps)
     wanted = ImageTokens.stack(pictures()).codes
