@@ -1,6 +1,6 @@
 """Say before a run whether it fits, how long it takes, and what would make it fit.
 
-python train/plan_run.py train/configs/storyworld.yaml --gpus 8
+python train/plan_run.py train/configs/storyworld_diffusion.yaml --gpus 8
 python train/plan_run.py train/configs/qwen3_8b.yaml --gpus 64 --vocab-size 151942 --mfu 0.45
 """
 
