@@ -33,7 +33,7 @@ _DOUBTFUL = 4  # times as much may be wrong of a figure whose feet are hidden
 _REACH = (0.4, 0.2, 0.08)  # of the fits, one after another
 _LARGE = 40  # pixels of a figure's height
 _LEAST_SEEN = 0.1  # of a figure when it is taken
-_HOPELESS = 0.3  # share of a picture's pixels: with more unexplained, a second look finds no more
+_HOPELESS = 0.5  # share of a picture's pixels: with more unexplained, a second look finds no more
 _LEAST_SHOWN = 0.2  # of a figure, in the end
 _CLEAR = 0.3  # least share of what lies under a figure's pixel that tells its colour
 
