@@ -4,7 +4,7 @@
 #   train/diffusion_h100.sh full        the trunk of storyworld.yaml with a denoiser head: 9 minutes
 #   train/diffusion_h100.sh heads       sizes and kinds of conditioning on its frozen trunk: 6 minutes
 #   train/diffusion_h100.sh score       WorldEval at 10 and 50 steps, cost, colour swaps: 4 minutes
-#   train/diffusion_h100.sh small       the shipped model: 9 minutes
+#   train/diffusion_h100.sh small       a small model: 9 minutes
 #   train/diffusion_h100.sh export      its int8 folder and its WorldEval: 3 minutes
 #   train/diffusion_h100.sh transfusion denoising inside the trunk, and its WorldEval: 12 minutes
 # Every stage goes on where it was broken off. A second argument names another folder than runs/.
