@@ -162,7 +162,11 @@ def write(
         ValueError: if a prompt, or what it asks for, does not fit the context.
     """
     writer = _Writer(pipeline, requests, plan, progress)
-    yield from writer.run()
+    try:
+        yield from writer.run()
+    finally:
+        # The two hold each other: the cache, gigabytes on a GPU, would wait for the collector.
+        del writer.engine
 
 
 class _Writer:

@@ -1,6 +1,8 @@
 """Any text and pictures in, any out: kinds of documents, streams, previews, and odd input."""
 
+import gc
 import struct
+import weakref
 import zlib
 from typing import Any
 
@@ -13,6 +15,7 @@ from pipelines import tiny_pipeline
 from unimm.document import ImageTokens
 from unimm.generation import Story, StoryEvent, generate, generate_image, generate_story
 from unimm.generation.previews import BLANK
+from unimm.nn.kv_cache import KVCache
 from unimm.pipeline import decode_image, encode_image
 
 
@@ -264,3 +267,29 @@ def test_impossible_options_are_named(pipeline, options):
 def test_settings_of_something_else_are_refused(pipeline):
     with pytest.raises(ValueError, match="settings lack .*'text'"):
         of(pipeline, "mia", settings={"prompt": ["mia"]})
+
+
+@pytest.mark.parametrize("is_broken_off", [False, True])
+def test_the_cache_is_freed_at_once(pipeline, monkeypatch, is_broken_off):
+    """Without waiting for the collector of cycles: on a GPU it would pile up gigabytes."""
+    made: list[weakref.ref[KVCache]] = []
+    allocate = KVCache.__init__
+
+    def noted(cache: KVCache, *args: Any, **options: Any) -> None:
+        allocate(cache, *args, **options)
+        made.append(weakref.ref(cache))
+
+    monkeypatch.setattr(KVCache, "__init__", noted)
+    gc.collect()
+    gc.disable()
+    try:
+        events = of(pipeline, "mia", num_images=1, stream=True)
+        next(events)
+        if is_broken_off:
+            events.close()
+        else:
+            list(events)
+        del events
+        assert made and all(cache() is None for cache in made)
+    finally:
+        gc.enable()
