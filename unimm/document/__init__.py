@@ -26,7 +26,7 @@ from unimm.document.layout import (
 )
 from unimm.document.packing import Batch, Slots, mix_seed, pack
 from unimm.document.parts import Document, ImageTokens, Part, SpecialIds
-from unimm.document.rule import attention_mask_mod, attention_rule, count_visible, may_see
+from unimm.document.rule import Spans, attention_rule, count_visible, may_see, visible_spans
 
 __all__ = [
     "HEAD_NONE",
@@ -44,8 +44,8 @@ __all__ = [
     "Part",
     "Segment",
     "Slots",
+    "Spans",
     "SpecialIds",
-    "attention_mask_mod",
     "attention_rule",
     "count_visible",
     "image_positions",
@@ -55,4 +55,5 @@ __all__ = [
     "pack",
     "read_only",
     "sample_dropped",
+    "visible_spans",
 ]

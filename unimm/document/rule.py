@@ -1,10 +1,11 @@
 """The one attention rule: who sees whom in packed rows ``(B, L)``."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
 from torch import Tensor
+from torch.nn import functional
 
 from unimm.document.packing import Batch
 
@@ -49,51 +50,85 @@ def attention_rule(batch: Batch) -> Tensor:
     )
 
 
-def count_visible(batch: Batch) -> int:
-    """Count the pairs of query and key that the rule allows, without making the mask.
+@dataclass(frozen=True, kw_only=True)
+class Spans:
+    """The rule as unbroken spans of keys, for whatever must not compare every pair's ids.
 
-    What a query sees of its document's contexts, and of its own segment's other positions, ends
-    with its block, because blocks never fall and segments and blocks are unbroken runs. It is
-    counted block by block, on the host.
+    Blocks never fall inside a document, and documents, segments and blocks are unbroken runs. So a
+    query sees its document's contexts, and the other positions of its own segment, up to the end
+    of its block: the same pairs as ``may_see`` allows.
+
+    Attributes:
+        document_start: ``(B, L)`` int32, first position of the query's document.
+        segment_start: ``(B, L)`` int32, first position of its segment.
+        block_end: ``(B, L)`` int32, one past the last position of its block.
+        is_context: ``(B, L)`` bool, of keys.
     """
+
+    document_start: Tensor
+    segment_start: Tensor
+    block_end: Tensor
+    is_context: Tensor
+
+    def mask_mod(self) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+        """Make FlexAttention's ``mask_mod(b, head, query, key)``.
+
+        It looks at three small numbers of a query where ``may_see`` compares ids of each pair.
+        """
+        document_start, segment_start = self.document_start, self.segment_start
+        block_end, context = self.block_end, self.is_context
+
+        def mask_mod(b: Tensor, _head: Tensor, q: Tensor, k: Tensor) -> Tensor:
+            start = torch.where(context[b, k], document_start[b, q], segment_start[b, q])
+            return (k >= start) & (k < block_end[b, q])
+
+        return mask_mod
+
+    def count(self, bounds: Tensor) -> Tensor:
+        """Count the keys that each query sees between neighbouring bounds.
+
+        Args:
+            bounds: ``(K + 1,)`` int64 positions that do not fall.
+
+        Returns:
+            ``(B, L, K)`` int64; the mask of all pairs is never made.
+        """
+        found = torch.zeros((), dtype=torch.int64, device=bounds.device)
+        for keys, start in (
+            (self.is_context, self.document_start),
+            (~self.is_context, self.segment_start),
+        ):
+            before = functional.pad(keys.cumsum(1), (1, 0))  # (B, L + 1) of such keys
+            edges = bounds.clamp(start[..., None], self.block_end[..., None])  # (B, L, K + 1)
+            found = found + before.gather(1, edges.flatten(1)).view_as(edges).diff(dim=-1)
+        return found
+
+
+def visible_spans(batch: Batch) -> Spans:
+    """Find where each query's document and segment begin and where its block ends."""
     length = batch.block_ids.shape[1]
-    new_document = _changes(batch.document_ids)
-    new_document[::length] = True
-    new_segment = new_document | _changes(batch.segment_ids)
-    starts = np.flatnonzero(new_segment | _changes(batch.block_ids))  # of blocks
-    ends = np.append(starts[1:], len(new_document))
+    places = torch.arange(length, device=batch.block_ids.device)
 
-    def begins(is_new: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Where the run that each block lies in begins."""
-        return np.maximum.accumulate(np.where(is_new[starts], starts, 0))
+    def is_new(ids: Tensor) -> Tensor:
+        """Whether a position's id differs from the one before, ``(B, L)``."""
+        return functional.pad(ids[:, 1:] != ids[:, :-1], (1, 0), value=True)
 
-    contexts = np.append(0, batch.is_context.numpy().ravel().cumsum())
-    others = np.arange(len(contexts)) - contexts
-    seen = contexts[ends] - contexts[begins(new_document)]
-    seen += others[ends] - others[begins(new_segment)]
-    return int(((ends - starts) * seen).sum())
-
-
-def _changes(ids: Tensor) -> NDArray[np.bool_]:
-    """Whether each flattened position's id differs from the one before."""
-    flat = ids.numpy().ravel()
-    return np.append(True, flat[1:] != flat[:-1])
+    new_document = is_new(batch.document_ids)
+    new_segment = new_document | is_new(batch.segment_ids)
+    new_block = new_segment | is_new(batch.block_ids)
+    is_last = functional.pad(new_block[:, 1:], (0, 1), value=True)
+    ends = torch.where(is_last, places + 1, length).flip(1).cummin(1).values.flip(1)
+    starts = (torch.where(new, places, 0).cummax(1).values for new in (new_document, new_segment))
+    document_start, segment_start = (start.int() for start in starts)
+    return Spans(
+        document_start=document_start,
+        segment_start=segment_start,
+        block_end=ends.int(),
+        is_context=batch.is_context,
+    )
 
 
-def attention_mask_mod(batch: Batch) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
-    """The rule as FlexAttention's ``mask_mod(b, head, query, key)``: the same predicate."""
-    document, block = batch.document_ids, batch.block_ids
-    segment, context = batch.segment_ids, batch.is_context
-
-    def mask_mod(b: Tensor, _head: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        return may_see(
-            query_document=document[b, q],
-            key_document=document[b, k],
-            query_block=block[b, q],
-            key_block=block[b, k],
-            query_segment=segment[b, q],
-            key_segment=segment[b, k],
-            key_is_context=context[b, k],
-        )
-
-    return mask_mod
+def count_visible(batch: Batch) -> int:
+    """Count the pairs of query and key that the rule allows, without making the mask."""
+    bounds = torch.tensor([0, batch.block_ids.shape[1]], device=batch.block_ids.device)
+    return int(visible_spans(batch).count(bounds).sum())

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from unimm.document import Batch, attention_mask_mod, attention_rule
+from unimm.document import Batch, Spans, attention_rule, visible_spans
 from unimm.nn.sequence import SequenceGroup
 
 Backend = Literal["auto", "dense", "flex", "varlen"]
@@ -79,12 +79,41 @@ def batch_visibility(
             kernel=_causal_varlen() if batch.labels.is_cuda else _causal_one_by_one,
         )
     if backend == "flex":
-        num_rows, length = batch.input_ids.shape
-        mask = _block_mask_builder()(
-            attention_mask_mod(batch), num_rows, None, length, length, device=batch.labels.device
-        )
-        return Visibility(flex=mask, kernel=_flex_attention())
+        return Visibility(flex=block_mask(visible_spans(batch)), kernel=_flex_attention())
     return Visibility(dense=attention_rule(batch)[:, None])
+
+
+def block_mask(spans: Spans, *, block_size: int = 128) -> Any:
+    """Say which blocks of pairs FlexAttention computes, and in which it asks for each pair.
+
+    The pairs of a block are counted from the spans: PyTorch's ``create_block_mask`` makes the mask
+    of all pairs first.
+
+    Returns:
+        A ``BlockMask`` of ``(B, 1, L, L)``.
+    """
+    from torch.nn.attention.flex_attention import BlockMask
+
+    length = spans.block_end.shape[1]
+    num_blocks = -(-length // block_size)
+    bounds = torch.arange(num_blocks + 1, device=spans.block_end.device) * block_size
+    seen = spans.count(bounds.clamp(max=length))  # (B, L, K)
+    seen = functional.pad(seen, (0, 0, 0, num_blocks * block_size - length))
+    pairs = seen.unflatten(1, (num_blocks, block_size)).sum(2)[:, None]  # (B, 1, K, K)
+    is_full = pairs == block_size**2
+
+    def ordered(chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Number of the chosen key blocks of each query block, and these first."""
+        first = chosen.int().argsort(dim=-1, descending=True, stable=True)
+        return chosen.sum(-1, dtype=torch.int32), first.int()
+
+    return BlockMask.from_kv_blocks(
+        *ordered((pairs > 0) & ~is_full),
+        *ordered(is_full),
+        BLOCK_SIZE=block_size,
+        mask_mod=spans.mask_mod(),
+        seq_lengths=(length, length),
+    )
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, visibility: Visibility) -> Tensor:
@@ -171,10 +200,3 @@ def _flex_attention() -> Any:
 
     # Uncompiled FlexAttention materialises every score; the CPU has no compiled backward.
     return torch.compile(flex_attention) if torch.cuda.is_available() else flex_attention
-
-
-@functools.cache
-def _block_mask_builder() -> Any:
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    return torch.compile(create_block_mask) if torch.cuda.is_available() else create_block_mask
