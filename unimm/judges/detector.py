@@ -23,6 +23,7 @@ STRIDE = 4  # pixels a side behind one cell of the heat map
 _SIZES = tuple(len(words) for words in VOCABULARY.values())
 _NUM_KINDS = len(VOCABULARY["kind"])
 _BARE = _NUM_KINDS + len(VOCABULARY["tint"])  # "no headwear" among all words
+_STYLE = list(VOCABULARY).index("style")
 _HEADWEAR_END = _BARE + len(VOCABULARY["headwear"])
 
 
@@ -212,11 +213,12 @@ class Detector(nn.Module):
         maps = self(pixels.to(self.heat_head.weight.dtype))
         score, boxes, group = _peaks(maps, self.config.max_figures)
         words = self.read_attributes(maps.features, boxes, group)  # (B, K, V)
-        splits = words.split(_SIZES, dim=-1)
+        keep = _keep(score, boxes, group, self.config)
+        splits = [*words.split(_SIZES, dim=-1)]
+        splits[_STYLE] = _agreed(splits[_STYLE], keep)
         labels = torch.stack([part.argmax(-1) for part in splits], dim=-1).tolist()
         probabilities = torch.cat([part.softmax(-1) for part in splits], dim=-1).cpu().numpy()
-        keep = _keep(score, boxes, group, self.config).tolist()
-        scores, corners = score.tolist(), boxes.tolist()
+        scores, corners, kept = score.tolist(), boxes.tolist(), keep.tolist()
         backgrounds = maps.background.argmax(-1).tolist()
         return [
             Sighting(
@@ -229,7 +231,7 @@ class Detector(nn.Module):
                         probabilities=probabilities[b, k],
                     )
                     for k in range(len(scores[b]))
-                    if keep[b][k]
+                    if kept[b][k]
                 ],
             )
             for b in range(len(scores))
@@ -269,6 +271,16 @@ def _keep(score: Tensor, boxes: Tensor, group: Tensor, config: DetectorConfig) -
     for k in range(1, score.shape[1]):  # peaks are sorted: a later one yields
         keep[:, k] &= ~(is_same[:, k, :k] & keep[:, :k]).any(-1)
     return keep
+
+
+def _agreed(style: Tensor, keep: Tensor) -> Tensor:
+    """One art for a whole picture: what all its figures say together, ``(B, K, styles)``.
+
+    Every scene of the world is drawn in one art, and a far figure alone hardly shows which: its
+    flat and its shaded sprite share their outline.
+    """
+    said = style.log_softmax(-1) * keep[..., None]
+    return said.sum(1, keepdim=True).expand_as(style)
 
 
 def _check_pixels(pixels: Tensor) -> None:

@@ -17,6 +17,9 @@ from torch.nn import functional
 from unimm.document import Batch, Spans, attention_rule, visible_spans
 from unimm.nn.sequence import SequenceGroup
 
+# PyTorch's choice for heads of 64 on Hopper, tiles of 128 x 128 by four warps, has more numbers in
+# hand than registers: its forward takes ten times as long as its backward.
+FLEX_OPTIONS: dict[str, Any] = {"fwd_num_warps": 8}
 Backend = Literal["auto", "dense", "flex", "varlen"]
 
 
@@ -137,7 +140,12 @@ def attend(query: Tensor, key: Tensor, value: Tensor, visibility: Visibility) ->
         return _attend_varlen(query, key, value, visibility)
     if visibility.flex is not None:
         return visibility.kernel(
-            query, key, value, block_mask=visibility.flex, enable_gqa=is_grouped
+            query,
+            key,
+            value,
+            block_mask=visibility.flex,
+            enable_gqa=is_grouped,
+            kernel_options=FLEX_OPTIONS,
         )
     return functional.scaled_dot_product_attention(
         query, key, value, attn_mask=visibility.dense, enable_gqa=is_grouped

@@ -119,6 +119,12 @@ far, stacked; codes that are still unknown are ``NO_CODE``."""
 D = TypeVar("D", bound=Draw)
 
 
+def to_device(drawn: Tensor, device: torch.device) -> Tensor:
+    """Copy what was drawn on the host; from pinned memory, so that nobody waits for the device."""
+    drawn = drawn.pin_memory() if device.type == "cuda" else drawn
+    return drawn.to(device, non_blocking=True)
+
+
 class Objective(nn.Module, Generic[D]):
     """Learns and draws pictures. Sees the trunk only through hidden states and embeddings."""
 

@@ -21,7 +21,16 @@ from unimm.document import ImageTokens, Segment, SpecialIds
 from unimm.nn.denoiser import Denoiser, DenoiserConfig
 from unimm.nn.embeddings import to_patches
 from unimm.nn.sampling import SamplingConfig
-from unimm.objectives.base import Block, Draw, ImageSpec, Objective, ObjectiveConfig, Steps, Watch
+from unimm.objectives.base import (
+    Block,
+    Draw,
+    ImageSpec,
+    Objective,
+    ObjectiveConfig,
+    Steps,
+    Watch,
+    to_device,
+)
 from unimm.objectives.latents import (
     DEFAULT_SAMPLING,
     LatentSpace,
@@ -129,8 +138,9 @@ class Diffusion(Objective[NoisyDraw]):
         latents, count = latents_of(tokens), self.config.num_draws
         noise = draw_noise((count, *latents.shape[1:]), generators)
         times = draw_times(generators, count, self.config.times)
+        device = latents.device
         return NoisyDraw(
-            tokens=tokens, times=times.to(latents.device), noise=noise.to(latents.device)
+            tokens=tokens, times=to_device(times, device), noise=to_device(noise, device)
         )
 
     def embed(self, draw: NoisyDraw) -> Tensor:

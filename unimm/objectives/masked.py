@@ -19,7 +19,16 @@ from torch.nn import functional
 
 from unimm.document import NO_CODE, ImageTokens, Segment, SpecialIds, image_positions
 from unimm.nn.sampling import SamplingConfig, guide, sample_from_logits
-from unimm.objectives.base import Block, Draw, ImageSpec, Objective, ObjectiveConfig, Steps, Watch
+from unimm.objectives.base import (
+    Block,
+    Draw,
+    ImageSpec,
+    Objective,
+    ObjectiveConfig,
+    Steps,
+    Watch,
+    to_device,
+)
 
 DEFAULT_SAMPLING = (SamplingConfig(guidance_scale=2.0), SamplingConfig(guidance_scale=2.0))
 _MEAN_SHARE = 2 / math.pi  # of hidden codes: the mean of cos(pi u / 2) over u in [0, 1]
@@ -108,7 +117,7 @@ class Masked(Objective[MaskedDraw]):
         noise = torch.stack([torch.rand(n + 1, generator=g) for g in generators])  # (M, n + 1)
         counts = (n * torch.cos(math.pi / 2 * noise[:, -1])).ceil().clamp(min=1)
         ranks = noise[:, :n].argsort(dim=1).argsort(dim=1)
-        is_hidden = (ranks < counts[:, None]).to(tokens.codes.device, non_blocking=True)
+        is_hidden = to_device(ranks < counts[:, None], tokens.codes.device)
         return MaskedDraw(tokens=tokens, is_hidden=is_hidden)
 
     def embed(self, draw: MaskedDraw) -> Tensor:

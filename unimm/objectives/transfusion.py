@@ -19,7 +19,15 @@ from unimm.document import ImageTokens, Segment, SpecialIds
 from unimm.nn.dit_blocks import Modulation, modulate
 from unimm.nn.embeddings import TimeEmbedding, ZeroLinear, from_patches, to_patches
 from unimm.nn.sampling import SamplingConfig
-from unimm.objectives.base import Block, ImageSpec, Objective, ObjectiveConfig, Steps, Watch
+from unimm.objectives.base import (
+    Block,
+    ImageSpec,
+    Objective,
+    ObjectiveConfig,
+    Steps,
+    Watch,
+    to_device,
+)
 from unimm.objectives.diffusion import NoisyDraw, SolverName
 from unimm.objectives.latents import (
     DEFAULT_SAMPLING,
@@ -108,8 +116,9 @@ class Transfusion(Objective[NoisyDraw]):
         latents = latents_of(tokens)
         noise = draw_noise((1, *latents.shape[1:]), generators)
         times = draw_times(generators, 1, self.config.times)
+        device = latents.device
         return NoisyDraw(
-            tokens=tokens, times=times.to(latents.device), noise=noise.to(latents.device)
+            tokens=tokens, times=to_device(times, device), noise=to_device(noise, device)
         )
 
     def embed(self, draw: NoisyDraw) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from unimm.distributed import init_distributed, rank, world_size
 from unimm.document import Batch
 from unimm.model import Losses, UniMM
+from unimm.nn.denoiser import Denoiser
 from unimm.nn.sequence import SequenceGroup
 from unimm.training.config import EngineConfig, OptimizerConfig
 from unimm.training.partition import Partition
@@ -73,6 +74,9 @@ class Engine:
             # Layer by layer: one graph serves all layers, so compiling takes a fraction as long.
             for layer in model.backbone.layers:
                 layer.compile(dynamic=False)
+            for denoiser in (x for x in model.modules() if isinstance(x, Denoiser)):
+                for block in denoiser.blocks:
+                    block.compile()  # for any number of pictures, from the second number on
         if config.zero_stage < 3:
             model.to(device)
         self._adamw = _adamw(model, optimizer)
