@@ -84,24 +84,17 @@ class Spans:
 
         return mask_mod
 
-    def count(self, bounds: Tensor) -> Tensor:
-        """Count the keys that each query sees between neighbouring bounds.
-
-        Args:
-            bounds: ``(K + 1,)`` int64 positions that do not fall.
-
-        Returns:
-            ``(B, L, K)`` int64; the mask of all pairs is never made.
-        """
-        found = torch.zeros((), dtype=torch.int64, device=bounds.device)
+    def count(self) -> int:
+        """Count the pairs of query and key, without making the mask."""
+        found = torch.zeros((), dtype=torch.int64, device=self.block_end.device)
         for keys, start in (
             (self.is_context, self.document_start),
             (~self.is_context, self.segment_start),
         ):
             before = functional.pad(keys.cumsum(1), (1, 0))  # (B, L + 1) of such keys
-            edges = bounds.clamp(start[..., None], self.block_end[..., None])  # (B, L, K + 1)
-            found = found + before.gather(1, edges.flatten(1)).view_as(edges).diff(dim=-1)
-        return found
+            seen = before.gather(1, self.block_end.long()) - before.gather(1, start.long())
+            found += seen.sum()
+        return int(found)
 
 
 def visible_spans(batch: Batch) -> Spans:
@@ -129,6 +122,5 @@ def visible_spans(batch: Batch) -> Spans:
 
 
 def count_visible(batch: Batch) -> int:
-    """Count the pairs of query and key that the rule allows, without making the mask."""
-    bounds = torch.tensor([0, batch.block_ids.shape[1]], device=batch.block_ids.device)
-    return int(visible_spans(batch).count(bounds).sum())
+    """Count the pairs of query and key that the rule allows."""
+    return visible_spans(batch).count()

@@ -6,7 +6,6 @@ import pytest
 import torch
 from helpers import SPECIAL, packed, random_story
 from torch.nn import functional
-from torch.nn.attention.flex_attention import create_block_mask
 
 from unimm.document import (
     Segment,
@@ -20,7 +19,6 @@ from unimm.nn.attention import (
     Visibility,
     attend,
     batch_visibility,
-    block_mask,
     choose_backend,
 )
 from unimm.objectives.next_token import NextTokenConfig
@@ -111,25 +109,6 @@ def test_flex_predicate_equals_the_dense_rule(sizes):
     mask_mod = visible_spans(batch).mask_mod()
     b, q, k = torch.meshgrid(torch.arange(2), torch.arange(200), torch.arange(200), indexing="ij")
     assert torch.equal(mask_mod(b, torch.tensor(0), q, k), attention_rule(batch))
-
-
-@pytest.mark.parametrize("block_size", [4, 16, 128])
-@pytest.mark.parametrize("sizes", [(16,), (1, 4, 9)])
-def test_the_block_mask_equals_that_made_of_all_pairs(sizes, block_size):
-    batch = mixed_batch(sizes)
-    spans = visible_spans(batch)
-    found = block_mask(spans, block_size=block_size)
-    expected = create_block_mask(
-        spans.mask_mod(), 2, None, 200, 200, device="cpu", BLOCK_SIZE=block_size
-    )
-    assert found.shape == expected.shape
-    for name in ("kv", "q", "full_kv", "full_q"):
-        counts, places = (
-            [getattr(mask, f"{name}_{what}") for mask in (found, expected)]
-            for what in ("num_blocks", "indices")
-        )
-        assert torch.equal(*counts), name
-        assert torch.equal(*places), name
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
