@@ -44,7 +44,7 @@ th, td { padding: 7px 12px 7px 0; border-bottom: 1px solid var(--line); white-sp
 .sheet > img { max-width: 100%; }
 tr.mean td { font-weight: 600; }
 .side th, .side td { padding-right: 6px; white-space: normal; }
-.side img { display: block; width: 86px; }
+.side img { display: block; width: 100%; min-width: 86px; max-width: 128px; }
 td.bad { color: var(--accent); font-weight: 600; }
 .key { font-size: .85rem; color: var(--faint); margin-top: 14px; }
 .key i { display: inline-block; width: 9px; height: 12px; margin: 0 5px 0 12px; border-radius: 2px;

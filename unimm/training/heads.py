@@ -4,16 +4,18 @@ The trunk runs once over every picture; what it says is kept, and each head lear
 Legend: ``M`` pictures, ``n`` patches, ``D`` width of the trunk, ``C h w`` latents.
 """
 
+import json
 import time
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.progress import track
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -180,8 +182,11 @@ def compare_heads(
     *,
     device: torch.device,
     num_processes: int,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, dict[str, float]]:
     """Train heads side by side, each in a process of its own.
+
+    What a head reached is kept beside the states as soon as it is known; a comparison that was
+    broken off goes on with the heads that are missing.
 
     Args:
         path: of the states.
@@ -193,14 +198,50 @@ def compare_heads(
     Returns:
         Name -> what ``train_head`` measured, in the order of ``heads``.
     """
+    found = {name: _kept(path, name, head, budget) for name, head in heads.items()}
+    missing = {name: head for name, head in heads.items() if found[name] is None}
+    trained = _train_all(path, missing, budget, device, num_processes)
+    for name, figures in track(trained, "Training heads", total=len(missing)):
+        found[name] = figures
+        entry = {"settings": _settings(heads[name], budget), "figures": figures}
+        (path.parent / f"{name}.json").write_text(json.dumps(entry), encoding="utf-8")
+    return {name: figures for name, figures in found.items() if figures is not None}
+
+
+def _train_all(
+    path: Path,
+    heads: Mapping[str, DenoiserConfig],
+    budget: HeadBudget,
+    device: torch.device,
+    num_processes: int,
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Names and figures of heads, each as soon as it is trained."""
     if num_processes == 0:
-        return {name: train_head(path, head, budget, device) for name, head in heads.items()}
+        for name, head in heads.items():
+            yield name, train_head(path, head, budget, device)
+        return
     context = get_context("spawn")
     with ProcessPoolExecutor(
         num_processes, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:
-        jobs = {name: pool.submit(train_head, path, x, budget, device) for name, x in heads.items()}
-        return {name: job.result() for name, job in jobs.items()}
+        jobs = {pool.submit(train_head, path, x, budget, device): name for name, x in heads.items()}
+        for job in as_completed(jobs):
+            yield jobs[job], job.result()
+
+
+def _settings(head: DenoiserConfig, budget: HeadBudget) -> dict[str, Any]:
+    return {"head": asdict(head), "budget": asdict(budget)}
+
+
+def _kept(
+    path: Path, name: str, head: DenoiserConfig, budget: HeadBudget
+) -> dict[str, float] | None:
+    """What a head of these settings reached in an earlier call, on the same states."""
+    file = path.parent / f"{name}.json"
+    if not file.is_file() or file.stat().st_mtime < path.stat().st_mtime:
+        return None
+    entry = json.loads(file.read_text(encoding="utf-8"))
+    return entry["figures"] if entry["settings"] == _settings(head, budget) else None
 
 
 def _error(

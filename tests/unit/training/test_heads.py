@@ -76,3 +76,25 @@ def test_heads_learn_and_the_same_budget_gives_the_same_figures(path):
     assert untrained["zero"]["loss"] == untrained["crosswise"]["loss"]
     assert figures["zero"]["loss"] < 0.8 * untrained["zero"]["loss"]
     assert 0 < figures["zero"]["standard_error"] < 0.2
+
+
+def test_a_comparison_goes_on_where_it_was_broken_off(path, monkeypatch):
+    small = DenoiserConfig(dim=16, depth=1, num_heads=2)
+    budget = HeadBudget(num_steps=2, batch_size=4)
+    cpu = torch.device("cpu")
+    first = compare_heads(path, {"a": small}, budget, device=cpu, num_processes=0)
+
+    trained = []
+
+    def train(_path, head, _budget, _device):
+        trained.append(head)
+        return {"loss": 7.0}
+
+    monkeypatch.setattr("unimm.training.heads.train_head", train)
+    wide = DenoiserConfig(dim=32, depth=1, num_heads=2)
+    found = compare_heads(path, {"b": wide, "a": small}, budget, device=cpu, num_processes=0)
+    assert trained == [wide]  # the one that was missing
+    assert found == {"b": {"loss": 7.0}, "a": first["a"]} and list(found) == ["b", "a"]
+    # Other settings under an old name are trained anew.
+    compare_heads(path, {"a": wide}, budget, device=cpu, num_processes=0)
+    assert trained == [wide, wide]
