@@ -62,8 +62,8 @@ class CompiledSizes:
         with self._counting(False):  # tracing takes nothing; the graph below counts for itself
             return self._traced[key](weights, tensors)
 
-    def _compile(self, graph: fx.GraphModule, _inputs: Any) -> Callable[[list[Any]], Any]:
-        runner = _Runner(graph, self._counting)
+    def _compile(self, gm: fx.GraphModule, example_inputs: Any) -> Callable[[list[Any]], Any]:
+        runner = _Runner(gm, self._counting)
 
         def run(args: list[Any]) -> Any:
             return runner.boxed_run(args)
