@@ -17,12 +17,14 @@ from corpora import tiny_data, tiny_run
 from helpers import tiny_objective
 from safetensors.torch import save_file
 
+from unimm.checkpoint.folder import save_model
 from unimm.distributed import barrier, is_main, rank, shutdown
-from unimm.model import ModelConfig
+from unimm.model import ModelConfig, UniMM
 from unimm.nn.transformer import BackboneConfig
 from unimm.training.config import EngineConfig, OptimizerConfig, TrainConfig
 from unimm.training.engine import Engine
 from unimm.training.loop import train
+from unimm.training.prepare import Parts
 
 STEPS = 20
 ROWS = 8  # of a step: micro-batches of 1 on two ranks accumulate 4, of 4 none
@@ -113,6 +115,36 @@ def run(config: TrainConfig, *, stop_after: int = 0, kill_rank: int | None = Non
         save_file(weights, Path(config.run_dir, "weights.safetensors"))
 
 
+def export(folder: Path) -> None:
+    """Train a wider model for a step in ZeRO 2, and note what the first rank's export takes."""
+    wide = BackboneConfig(dim=768, depth=3, num_heads=2, num_kv_heads=2, ffn_dim=2048)
+    config = run_config(folder, "wide", max_steps=1, micro_rows=4, zero_stage=2)
+    config = replace(config, model=ModelConfig(backbone=wide))
+    copy_weights, taken = Engine.copy_weights, Path(folder, "export.json")
+
+    def noted(self: Engine, *args: Any, **kwargs: Any) -> None:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        own = sum(p.numel() for p in self.model.parameters()) * 4
+        taken.write_text(json.dumps({"before": resident("VmRSS"), "own": own}))
+        copy_weights(self, *args, **kwargs)
+
+    def save(model: UniMM, parts: Parts, path: Path) -> None:
+        save_model(path, model, parts.text_tokenizer, parts.image_tokenizer)
+        taken.write_text(json.dumps(json.loads(taken.read_text()) | {"peak": resident("VmHWM")}))
+
+    Engine.copy_weights = noted
+    try:
+        train(config, draw=lambda *_: None, save=save)
+    finally:
+        Engine.copy_weights = copy_weights
+
+
+def resident(what: str) -> int:
+    """Memory of this process in bytes: now (``VmRSS``) or at its peak (``VmHWM``)."""
+    lines = dict(x.split(":") for x in Path("/proc/self/status").read_text().splitlines())
+    return int(lines[what].split()[0]) * 1024
+
+
 def saved(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Its weights, those that are tied each for itself."""
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -137,6 +169,7 @@ def main(folder: Path, task: str) -> None:
     for name, way in (ALL_WAYS if task == "all" else WAYS).items():
         run(run_config(folder, name, **way))
     if task != "all":
+        export(folder)
         run_leg(folder, 0)
         barrier()
         if is_main():

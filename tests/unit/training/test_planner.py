@@ -84,7 +84,7 @@ ON_H200 = {
         for name in ON_H200
     ],
 )
-def test_estimates_are_within_a_tenth_of_what_a_gpu_held(monkeypatch, name):
+def test_estimates_are_what_a_gpu_held(monkeypatch, name):
     config_name, peak, num_pictures, text_tokens = ON_H200[name]
     draws = ["--model.objectives.0.num_draws", "4"] if name == "diffusion" else []
     config = load_config(
@@ -104,7 +104,7 @@ def test_estimates_are_within_a_tenth_of_what_a_gpu_held(monkeypatch, name):
     assert len(planner.batch(16).slots[name].seeds) == pytest.approx(num_pictures, rel=0.12)
     monkeypatch.setattr(UniMM, "repeated_blocks", lambda model: iter(model.backbone.layers))
     estimated = planner.memory(config.engine, num_gpus=1, micro_rows=16).total / 1e9
-    assert estimated == pytest.approx(peak, rel=0.1)
+    assert estimated == pytest.approx(peak, rel=0.05)  # a term that is missing must show
 
 
 def test_parameters_are_the_models_own(tmp_path):
