@@ -3,6 +3,7 @@
 Started by torchrun: argv is the folder that ``tiny_run`` prepared and what to do there.
 """
 
+import ctypes
 import json
 import os
 import signal
@@ -21,10 +22,10 @@ from unimm.checkpoint.folder import save_model
 from unimm.distributed import barrier, is_main, rank, shutdown
 from unimm.model import ModelConfig, UniMM
 from unimm.nn.transformer import BackboneConfig
+from unimm.training import loop
 from unimm.training.config import EngineConfig, OptimizerConfig, TrainConfig
-from unimm.training.engine import Engine
-from unimm.training.loop import train
-from unimm.training.prepare import Parts
+from unimm.training.engine import Engine, choose_device
+from unimm.training.prepare import Parts, prepare
 
 STEPS = 20
 ROWS = 8  # of a step: micro-batches of 1 on two ranks accumulate 4, of 4 none
@@ -106,7 +107,9 @@ def run(config: TrainConfig, *, stop_after: int = 0, kill_rank: int | None = Non
 
     Engine.forward, Engine.step = noted_forward, noted_step
     try:
-        train(config, draw=lambda *_: None, save=lambda model, *_: weights.update(saved(model)))
+        loop.train(
+            config, draw=lambda *_: None, save=lambda model, *_: weights.update(saved(model))
+        )
     except SystemExit:
         assert stop_after
     finally:
@@ -116,27 +119,25 @@ def run(config: TrainConfig, *, stop_after: int = 0, kill_rank: int | None = Non
 
 
 def export(folder: Path) -> None:
-    """Train a wider model for a step in ZeRO 2, and note what the first rank's export takes."""
+    """Note how many copies of a wider model its export takes on the first rank, in ZeRO 2."""
     wide = BackboneConfig(dim=768, depth=3, num_heads=2, num_kv_heads=2, ffn_dim=2048)
-    config = run_config(folder, "wide", max_steps=1, micro_rows=4, zero_stage=2)
+    config = run_config(folder, "wide", micro_rows=4, zero_stage=2)
     config = replace(config, model=ModelConfig(backbone=wide))
-    copy_weights, taken = Engine.copy_weights, Path(folder, "export.json")
-
-    def noted(self: Engine, *args: Any, **kwargs: Any) -> None:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-        own = sum(p.numel() for p in self.model.parameters()) * 4
-        taken.write_text(json.dumps({"before": resident("VmRSS"), "own": own}))
-        copy_weights(self, *args, **kwargs)
+    Path(config.run_dir).mkdir(exist_ok=True)
+    device = choose_device("cpu")
+    parts = prepare(config, micro_rows=4, device=device)
+    engine = Engine(parts.model, config.engine, config.optimizer, device=device)
 
     def save(model: UniMM, parts: Parts, path: Path) -> None:
         save_model(path, model, parts.text_tokenizer, parts.image_tokenizer)
-        taken.write_text(json.dumps(json.loads(taken.read_text()) | {"peak": resident("VmHWM")}))
+        own = sum(parameter.nbytes for parameter in model.parameters())
+        copies = (resident("VmHWM") - before) / own
+        Path(folder, "export.json").write_text(json.dumps({"copies": copies}))
 
-    Engine.copy_weights = noted
-    try:
-        train(config, draw=lambda *_: None, save=save)
-    finally:
-        Engine.copy_weights = copy_weights
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # else it would use what was freed before
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = resident("VmRSS")
+    loop._finish(engine, parts, config, draw=lambda *_: None, save=save)
 
 
 def resident(what: str) -> int:
