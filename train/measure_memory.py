@@ -40,7 +40,7 @@ def main() -> None:
     micro_rows, _ = cut_step(config, num_ranks=world_size())
     rows: dict[str, dict[str, float]] = {}
     for stage in arguments.stages:
-        engine = with_stage(config.engine, stage)
+        engine = with_stage(config.engine, stage, device=device.type)
         if engine is None:
             raise SystemExit(
                 f"the engine's settings exclude ZeRO {stage}: leave it out of --stages"

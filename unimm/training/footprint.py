@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -138,11 +139,22 @@ def measure_step(
     )
     is_mixed = engine.precision == "autocast"
     on_gpu = GpuKernels(is_mixed=is_mixed, counting=live.counting)
-    with fake, live, on_gpu if engine.device != "cpu" else nullcontext():
+    with fake, live, _plain_linear(), on_gpu if engine.device != "cpu" else nullcontext():
         with torch.autocast("cpu", torch.bfloat16) if is_mixed else nullcontext():
             total = model(batch, backend=visibility).total
         _backward(total)
     return StepBytes(with_gradients=live.peak, without_gradients=live.bare_peak)
+
+
+@contextmanager
+def _plain_linear() -> Iterator[None]:
+    """PyTorch's own: DeepSpeed puts another in its place once a process has begun with ZeRO 3."""
+    plain = torch._C._nn.linear  # pyright: ignore[reportAttributeAccessIssue]
+    found, functional.linear = functional.linear, plain
+    try:
+        yield
+    finally:
+        functional.linear = found
 
 
 def _backward(total: Tensor) -> None:

@@ -181,12 +181,12 @@ class Partition:
             pairs = zip(self.trained, self.average, strict=True)
             held |= {piece.name: (piece, average) for piece, average in pairs}
         for name, shape in self.shapes().items():
-            piece, stretch = held.get(name, (None, None))
-            if piece is not None and stretch is not None and piece.is_shared:
-                yield name, stretch.float().view(shape)
+            if name in held and held[name][0].is_shared:
+                yield name, held[name][1].float().view(shape)
                 continue
             whole = torch.zeros(shape.numel(), device=self._device)
-            if piece is not None:
+            if name in held:
+                piece, stretch = held[name]
                 whole[piece.start : piece.start + piece.length] = stretch
             if world_size() > 1:
                 dist.reduce(whole, dst=0)

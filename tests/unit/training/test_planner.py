@@ -4,29 +4,22 @@ from dataclasses import replace
 
 import pytest
 import torch
-from corpora import tiny_run
+from corpora import recipe_planner, tiny_run
 from helpers import SPECIAL, tiny_image_tokenizer, tiny_objective
 
-from unimm.checkpoint.folder import load_image_tokenizer
-from unimm.config import load_config
 from unimm.model import ModelConfig, UniMM
 from unimm.nn.transformer import BackboneConfig
 from unimm.objectives import OBJECTIVES
-from unimm.pipeline import SHIPPED
-from unimm.tokenizer.image import ImageTokenizer
-from unimm.tokenizer.text import TextTokenizer
 from unimm.training import engine as engine_module
 from unimm.training import memory as memory_module
-from unimm.training.config import EngineConfig, TrainConfig
+from unimm.training.config import EngineConfig
 from unimm.training.engine import choose_device
 from unimm.training.measure import measure_peak
 from unimm.training.plan_page import describe_plan
 from unimm.training.planner import Cluster, Planner
-from unimm.training.resume import CHOICES
 
 WIDE = BackboneConfig(dim=256, depth=2, num_heads=4, num_kv_heads=4, ffn_dim=704)
 BUCKET = 1_000_000
-MODEL = SHIPPED / "storyworld"
 
 
 def make_planner(tmp_path, name="next_token", *, backbone=None, **changes):
@@ -85,25 +78,13 @@ ON_H200 = {
     ],
 )
 def test_estimates_are_what_a_gpu_held(monkeypatch, name):
-    config_name, peak, num_pictures, text_tokens = ON_H200[name]
+    recipe, peak, num_pictures, text_tokens = ON_H200[name]
     draws = ["--model.objectives.0.num_draws", "4"] if name == "diffusion" else []
-    config = load_config(
-        TrainConfig, [f"train/configs/{config_name}.yaml", *draws], choices=CHOICES
-    )
-    tokenizer = load_image_tokenizer(MODEL / "image_tokenizer")
-    schedule = config.model.objectives[0].schedule
-    if schedule not in tokenizer.schedules:
-        tokenizer = ImageTokenizer(replace(tokenizer.config, schedules=("single", schedule)))
-    planner = Planner(
-        config,
-        special=TextTokenizer.from_pretrained_file(MODEL).special_ids,
-        image_tokenizer=tokenizer,
-        image_size=128,
-        text_tokens=text_tokens,
-    )
+    planner = recipe_planner(recipe, *draws, text_tokens=text_tokens)
     assert len(planner.batch(16).slots[name].seeds) == pytest.approx(num_pictures, rel=0.12)
     monkeypatch.setattr(UniMM, "repeated_blocks", lambda model: iter(model.backbone.layers))
-    estimated = planner.memory(config.engine, num_gpus=1, micro_rows=16).total / 1e9
+    engine = planner.config.engine
+    estimated = planner.memory(engine, num_gpus=1, micro_rows=16).total / 1e9
     assert estimated == pytest.approx(peak, rel=0.05)  # a term that is missing must show
 
 
@@ -141,6 +122,19 @@ def test_what_saves_activations_saves_them_in_the_plan(tmp_path):
     assert 0.5 * activations() < shared < 0.75 * activations(), "the heads see whole rows"
     compiled = activations(precision="autocast", compile=True)
     assert 0.3 < compiled / activations(precision="autocast") < 0.9
+
+
+def test_blocks_of_a_denoiser_are_compiled_too(tmp_path):
+    planner = make_planner(tmp_path, "diffusion")
+    blocks = list(planner.make_model().repeated_blocks())
+    assert len(blocks) > planner.config.model.backbone.depth
+    compiled, plain = (
+        planner.memory(
+            EngineConfig(precision="autocast", compile=x), num_gpus=1, micro_rows=4
+        ).activations
+        for x in (True, False)
+    )
+    assert compiled < 0.9 * plain
 
 
 def test_shares_shrink_with_the_ranks(tmp_path):
