@@ -1,5 +1,6 @@
 """Small encoded shards for the tests of loader and training."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,14 +8,19 @@ import torch
 from helpers import TOKENIZER, tiny_image_tokenizer
 
 from unimm.checkpoint import image_tokenizer_hash
-from unimm.checkpoint.folder import save_image_tokenizer
+from unimm.checkpoint.folder import load_image_tokenizer, save_image_tokenizer
+from unimm.config import load_config
 from unimm.data.corpus import Corpus
 from unimm.data.shards import ShardFolder, ShardManifest, ShardWriter, document_line
 from unimm.document import ImageTokens
 from unimm.model import ModelConfig
 from unimm.nn.transformer import BackboneConfig
+from unimm.pipeline import SHIPPED
+from unimm.tokenizer.image import ImageTokenizer
 from unimm.tokenizer.text import TextTokenizer
 from unimm.training.config import DataConfig, LoggingConfig, OptimizerConfig, TrainConfig
+from unimm.training.planner import Planner
+from unimm.training.resume import CHOICES
 
 TEXTS = ("mia sees a cup.", "then she runs home.", "tom is glad.", "mia and tom sleep.")
 
@@ -130,6 +136,26 @@ def tiny_run(folder: Path, *, num_documents: int = 12, **changes: Any) -> TrainC
         max_steps=6,
     )
     return TrainConfig(**(settings | changes))
+
+
+def recipe_planner(
+    recipe: str, *overrides: str, text_tokens: int = 64, device: str = "cpu"
+) -> Planner:
+    """Plans a recipe of ``train/configs`` with the shipped tokenizers; its data is not needed."""
+    model = SHIPPED / "storyworld"
+    path = f"train/configs/{recipe}.yaml"
+    config = load_config(TrainConfig, [path, *overrides], choices=CHOICES)
+    tokenizer = load_image_tokenizer(model / "image_tokenizer")
+    schedule = config.model.objectives[0].schedule
+    if schedule not in tokenizer.schedules:
+        tokenizer = ImageTokenizer(replace(tokenizer.config, schedules=("single", schedule)))
+    return Planner(
+        config,
+        special=TextTokenizer.from_pretrained_file(model).special_ids,
+        image_tokenizer=tokenizer.to(device),
+        image_size=tokenizer.config.image_size,
+        text_tokens=text_tokens,
+    )
 
 
 def tiny_data(folder: Path, **changes: Any) -> DataConfig:

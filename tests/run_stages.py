@@ -3,6 +3,7 @@
 Started by torchrun: argv is the folder that ``tiny_run`` prepared and what to do there.
 """
 
+import ctypes
 import json
 import os
 import signal
@@ -17,12 +18,14 @@ from corpora import tiny_data, tiny_run
 from helpers import tiny_objective
 from safetensors.torch import save_file
 
+from unimm.checkpoint.folder import save_model
 from unimm.distributed import barrier, is_main, rank, shutdown
-from unimm.model import ModelConfig
+from unimm.model import ModelConfig, UniMM
 from unimm.nn.transformer import BackboneConfig
+from unimm.training import loop
 from unimm.training.config import EngineConfig, OptimizerConfig, TrainConfig
-from unimm.training.engine import Engine
-from unimm.training.loop import train
+from unimm.training.engine import Engine, choose_device
+from unimm.training.prepare import Parts, prepare
 
 STEPS = 20
 ROWS = 8  # of a step: micro-batches of 1 on two ranks accumulate 4, of 4 none
@@ -104,13 +107,43 @@ def run(config: TrainConfig, *, stop_after: int = 0, kill_rank: int | None = Non
 
     Engine.forward, Engine.step = noted_forward, noted_step
     try:
-        train(config, draw=lambda *_: None, save=lambda model, *_: weights.update(saved(model)))
+        loop.train(
+            config, draw=lambda *_: None, save=lambda model, *_: weights.update(saved(model))
+        )
     except SystemExit:
         assert stop_after
     finally:
         Engine.forward, Engine.step = forward, step
     if weights:
         save_file(weights, Path(config.run_dir, "weights.safetensors"))
+
+
+def export(folder: Path) -> None:
+    """Note how many copies of a wider model its export takes on the first rank, in ZeRO 2."""
+    wide = BackboneConfig(dim=768, depth=3, num_heads=2, num_kv_heads=2, ffn_dim=2048)
+    config = run_config(folder, "wide", micro_rows=4, zero_stage=2)
+    config = replace(config, model=ModelConfig(backbone=wide))
+    Path(config.run_dir).mkdir(exist_ok=True)
+    device = choose_device("cpu")
+    parts = prepare(config, micro_rows=4, device=device)
+    engine = Engine(parts.model, config.engine, config.optimizer, device=device)
+
+    def save(model: UniMM, parts: Parts, path: Path) -> None:
+        save_model(path, model, parts.text_tokenizer, parts.image_tokenizer)
+        own = sum(parameter.nbytes for parameter in model.parameters())
+        copies = (resident("VmHWM") - before) / own
+        Path(folder, "export.json").write_text(json.dumps({"copies": copies}))
+
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # else it would use what was freed before
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = resident("VmRSS")
+    loop._finish(engine, parts, config, draw=lambda *_: None, save=save)
+
+
+def resident(what: str) -> int:
+    """Memory of this process in bytes: now (``VmRSS``) or at its peak (``VmHWM``)."""
+    lines = dict(x.split(":") for x in Path("/proc/self/status").read_text().splitlines())
+    return int(lines[what].split()[0]) * 1024
 
 
 def saved(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -137,6 +170,7 @@ def main(folder: Path, task: str) -> None:
     for name, way in (ALL_WAYS if task == "all" else WAYS).items():
         run(run_config(folder, name, **way))
     if task != "all":
+        export(folder)
         run_leg(folder, 0)
         barrier()
         if is_main():

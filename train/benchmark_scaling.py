@@ -55,6 +55,7 @@ def run(config: TrainConfig, name: str, stage: int, **data: Any) -> tuple[list[A
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
+        peak -= torch.cuda.memory_allocated() / 2**30  # DeepSpeed keeps parts of earlier engines
     config = replace(
         config,
         run_dir=str(folder),

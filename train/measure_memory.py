@@ -6,7 +6,6 @@ torchrun --nproc_per_node 2 train/measure_memory.py train/configs/storyworld.yam
 import argparse
 import gc
 import sys
-from dataclasses import replace
 
 import torch
 
@@ -19,7 +18,7 @@ from unimm.training.config import TrainConfig
 from unimm.training.engine import choose_device
 from unimm.training.loop import cut_step
 from unimm.training.measure import measure_peak
-from unimm.training.planner import Planner
+from unimm.training.planner import Planner, with_stage
 from unimm.training.resume import CHOICES
 
 
@@ -41,7 +40,11 @@ def main() -> None:
     micro_rows, _ = cut_step(config, num_ranks=world_size())
     rows: dict[str, dict[str, float]] = {}
     for stage in arguments.stages:
-        engine = replace(config.engine, zero_stage=stage)
+        engine = with_stage(config.engine, stage, device=device.type)
+        if engine is None:
+            raise SystemExit(
+                f"the engine's settings exclude ZeRO {stage}: leave it out of --stages"
+            )
         memory = planner.memory(engine, num_gpus=world_size(), micro_rows=micro_rows)
         peak = measure_peak(planner, engine, micro_rows=micro_rows, device=device)
         gc.collect()

@@ -3,7 +3,7 @@
 Legend: ``B`` rows, ``L`` row length, ``D`` width, ``N`` positions one head reads.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from unimm.document import NO_CODE, NULL_CODE, Batch, SpecialIds
 from unimm.nn.attention import Backend, Visibility, batch_visibility
+from unimm.nn.denoiser import Denoiser
 from unimm.nn.transformer import Backbone, BackboneConfig
 from unimm.objectives.base import ImageSpec, Objective, ObjectiveConfig
 from unimm.objectives.next_token import NextTokenConfig
@@ -131,6 +132,13 @@ class UniMM(nn.Module):
         module = self.objectives[name]
         assert isinstance(module, Objective)
         return module
+
+    def repeated_blocks(self) -> Iterator[nn.Module]:
+        """Layers of the trunk and blocks of denoisers: what a run compiles, one by one."""
+        yield from self.backbone.layers
+        for module in self.modules():
+            if isinstance(module, Denoiser):
+                yield from module.blocks
 
     def embed_codes(self, code_ids: Tensor) -> Tensor:
         """Embed context codes ``(...)`` to ``(..., D)``; ``NULL_CODE`` is the null picture."""

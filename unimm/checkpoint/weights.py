@@ -83,28 +83,40 @@ def write_weights(
 ) -> None:
     """Write ``model.safetensors``, or shards and their index when it would be larger.
 
+    Nothing is copied in memory, and weights already there stay until the new ones are whole.
+
     Args:
         folder: that exists; weights already there are replaced.
         tensors: name -> contiguous tensor on the CPU.
         max_shard_bytes: largest size of a file, its header included; None never splits. A tensor
             that is larger by itself gets a file of its own.
     """
-    for old in (*folder.glob("model*.safetensors"), folder / INDEX_FILE):
-        old.unlink(missing_ok=True)
     shards = _split(tensors, max_shard_bytes)
-    if len(shards) == 1:
-        save_file(shards[0], folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    count = len(shards)
+    names = [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
+    if count == 1:
+        names = [WEIGHTS_FILE]
+    for name, shard in zip(names, shards, strict=True):
+        save_file(shard, _partial(folder / name), metadata={"format": "pt"})
+    for old in (*folder.glob("model*.safetensors"), folder / INDEX_FILE):
+        if old.name not in names:
+            old.unlink(missing_ok=True)
+    for name in names:
+        _partial(folder / name).replace(folder / name)
+    if count == 1:
         return
-    weight_map: dict[str, str] = {}
-    for number, shard in enumerate(shards, start=1):
-        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file(shard, folder / name, metadata={"format": "pt"})
-        weight_map |= dict.fromkeys(shard, name)
     index = {
         "metadata": {"total_size": sum(tensor.nbytes for tensor in tensors.values())},
-        "weight_map": weight_map,
+        "weight_map": {
+            key: name for name, shard in zip(names, shards, strict=True) for key in shard
+        },
     }
     (folder / INDEX_FILE).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+
+
+def _partial(path: Path) -> Path:
+    """Where a file is written before it takes its place."""
+    return path.with_name(f"{path.name}.partial")
 
 
 def _split(tensors: Mapping[str, Tensor], limit: int | None) -> list[dict[str, Tensor]]:

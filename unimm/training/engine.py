@@ -142,20 +142,21 @@ class Engine:
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
-        """Put the moving average in the weights' place for a while, to evaluate, draw and save."""
+        """Put the moving average in the weights' place for a while, to evaluate and draw."""
         self._partition.exchange_average()
         try:
             yield
         finally:
             self._partition.exchange_average()
 
-    def copy_weights(self, target: UniMM | None) -> None:
-        """Copy the present float32 weights, one parameter at a time; every rank must call it.
+    def copy_weights(self, target: UniMM | None, *, is_averaged: bool = False) -> None:
+        """Copy float32 weights, one parameter at a time; every rank must call it.
 
         Args:
             target: on the first rank, a model on any device; it alone is filled.
+            is_averaged: copy the moving average, from where it lies.
         """
-        for name, weight in self._partition.gather():
+        for name, weight in self._partition.gather(is_averaged=is_averaged):
             if target is not None:
                 target.get_parameter(name).data.copy_(weight)
 

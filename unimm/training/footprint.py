@@ -5,28 +5,25 @@ fit this machine.
 """
 
 import weakref
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.checkpoint import (
-    CheckpointPolicy,
-    checkpoint,
-    create_selective_checkpoint_contexts,
-)
 
 from unimm.document import Batch
 from unimm.model import UniMM
 from unimm.nn.attention import Visibility
 from unimm.nn.sequence import SequenceGroup, Trade
-from unimm.nn.transformer import DecoderLayer
+from unimm.training.compiled import CompiledSizes
+from unimm.training.config import EngineConfig
+from unimm.training.gpu_kernels import GpuKernels, attention_sizes
 
 
 class LiveBytes(TorchDispatchMode):
@@ -35,12 +32,28 @@ class LiveBytes(TorchDispatchMode):
     Attributes:
         now: bytes alive.
         peak: the most that were alive at once.
+        bare_peak: the same without tensors that were set aside.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = self.peak = 0
+        self.now = self.peak = self.bare_peak = 0
+        self._aside = 0
+        self._is_counting = True
         self._seen: set[int] = set()
+
+    @contextmanager
+    def counting(self, is_counting: bool) -> Iterator[None]:
+        """Count tensors that are made within it, or do not."""
+        before, self._is_counting = self._is_counting, is_counting
+        try:
+            yield
+        finally:
+            self._is_counting = before
+
+    def set_aside(self, tensor: Tensor) -> None:
+        """Leave a tensor, which must stay alive, out of ``bare_peak`` from now on."""
+        self._aside += tensor.untyped_storage().nbytes()
 
     def ignore(self, tensor: Tensor) -> None:
         """Do not count a tensor that was there before."""
@@ -58,12 +71,13 @@ class LiveBytes(TorchDispatchMode):
         return result
 
     def _count(self, storage: Any) -> None:
-        key, size = storage._cdata, storage.nbytes()
+        key, size = storage._cdata, storage.nbytes() if self._is_counting else 0
         if key in self._seen:
             return
         self._seen.add(key)
         self.now += size
         self.peak = max(self.peak, self.now)
+        self.bare_peak = max(self.bare_peak, self.now - self._aside)
         weakref.finalize(storage, self._forget, key, size)
 
     def _forget(self, key: int, size: int) -> None:
@@ -89,10 +103,7 @@ def measure_step(
     batch: Batch,
     *,
     bind: Callable[[UniMM], None],
-    precision: str,
-    is_compiled: bool,
-    is_checkpointed: bool,
-    sequence_ranks: int = 1,
+    engine: EngineConfig,
 ) -> StepBytes:
     """Run a forward and backward on tensors without data.
 
@@ -100,66 +111,65 @@ def measure_step(
         make_model: builds the model; called with tensors that take no memory.
         batch: packed rows, as one micro-batch of a rank.
         bind: gives the model its image tokenizer.
-        precision: of ``EngineConfig``.
-        is_compiled: layers are compiled, which recomputes what is cheap.
-        is_checkpointed: layers are recomputed.
-        sequence_ranks: ranks that share each row.
+        engine: how the step is computed; the ZeRO stage changes nothing here.
     """
-    peaks: list[int] = []
-    for is_kept in (True, False):
-        fake = FakeTensorMode(allow_non_fake_inputs=True)
+    fake, live = FakeTensorMode(allow_non_fake_inputs=True), LiveBytes()
+    with fake:
+        model = make_model()
+    bind(model)
+    model.backbone.use_checkpointing = engine.checkpoint_activations
+    if engine.sequence_ranks > 1:
+        model.backbone.sequence = _SizesOfGroup(engine.sequence_ranks)
+    if engine.precision == "bfloat16":
         with fake:
-            model = make_model()
-        bind(model)
-        model.backbone.use_checkpointing = is_checkpointed
-        if sequence_ranks > 1:
-            model.backbone.sequence = _ShapesOfGroup(sequence_ranks)
-        if precision == "bfloat16":
-            with fake:
-                for parameter in model.parameters():
-                    parameter.data = parameter.data.to(torch.bfloat16)
-        if is_compiled and not is_checkpointed:
-            for layer in model.backbone.layers:
-                assert isinstance(layer, DecoderLayer)
-                layer.forward = partial(_as_compiled, layer, layer.forward)  # pyright: ignore
-        live = LiveBytes()
-        for parameter in model.parameters():
-            live.ignore(parameter)
-            if not is_kept:
-                parameter.register_post_accumulate_grad_hook(_drop_gradient)
-        is_mixed = precision == "autocast"
-        with fake, live:
-            visibility = Visibility(
-                cu_seqlens=batch.cu_seqlens,
-                max_seqlen=batch.max_seqlen,
-                kernel=_FlashShapes.apply,
-            )
-            with torch.autocast("cpu", torch.bfloat16) if is_mixed else nullcontext():
-                total = model(batch, backend=visibility).total
-            total.backward()
-        peaks.append(live.peak)
-    return StepBytes(with_gradients=peaks[0], without_gradients=peaks[1])
+            for parameter in model.parameters():
+                parameter.data = parameter.data.to(torch.bfloat16)
+    if engine.compile:
+        compiled = CompiledSizes(live.counting)
+        for module in model.repeated_blocks():
+            compiled.replace_forward(module)
+    for parameter in model.parameters():
+        live.ignore(parameter)
+        parameter.register_post_accumulate_grad_hook(lambda p: live.set_aside(_gradient(p)))
+    visibility = Visibility(
+        cu_seqlens=batch.cu_seqlens if batch.is_causal else None,
+        max_seqlen=batch.max_seqlen,
+        flex=None if batch.is_causal else True,  # not looked at
+        kernel=attention_sizes,
+    )
+    is_mixed = engine.precision == "autocast"
+    on_gpu = GpuKernels(is_mixed=is_mixed, counting=live.counting)
+    with fake, live, _plain_linear(), on_gpu if engine.device != "cpu" else nullcontext():
+        with torch.autocast("cpu", torch.bfloat16) if is_mixed else nullcontext():
+            total = model(batch, backend=visibility).total
+        _backward(total)
+    return StepBytes(with_gradients=live.peak, without_gradients=live.bare_peak)
 
 
-class _FlashShapes(torch.autograd.Function):
-    """An attention kernel that keeps what flash attention keeps, and computes nothing."""
-
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, *_: Any) -> Tensor:
-        """``(n, H, head_dim)`` each."""
-        out = torch.empty_like(query)
-        sums = query.new_empty(query.shape[:2], dtype=torch.float32)  # log-sum-exp
-        ctx.save_for_backward(query, key, value, out, sums)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, *_: Any) -> Any:
-        """Gradients of query, key and value."""
-        query, key, value = ctx.saved_tensors[:3]
-        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), None, None
+@contextmanager
+def _plain_linear() -> Iterator[None]:
+    """PyTorch's own: DeepSpeed puts another in its place once a process has begun with ZeRO 3."""
+    plain = torch._C._nn.linear  # pyright: ignore[reportAttributeAccessIssue]
+    found, functional.linear = functional.linear, plain
+    try:
+        yield
+    finally:
+        functional.linear = found
 
 
-class _ShapesOfGroup(SequenceGroup):
+def _backward(total: Tensor) -> None:
+    """As ``total.backward()``, inside of which a mode for functions would be off."""
+    torch.autograd.Variable._execution_engine.run_backward(
+        (total,), (torch.ones_like(total),), False, False, (), True, True
+    )
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
+
+
+class _SizesOfGroup(SequenceGroup):
     """One rank of a group whose other ranks are not there: right in its sizes only."""
 
     def __init__(self, size: int) -> None:
@@ -172,28 +182,3 @@ class _ShapesOfGroup(SequenceGroup):
     def collect(self, x: Tensor) -> Tensor:
         """As large as the whole rows."""
         return torch.cat([x] * self.size, dim=1)
-
-
-def _as_compiled(layer: DecoderLayer, forward: Callable[..., Tensor], *args: Any) -> Tensor:
-    """Run a layer that keeps what a compiled one does: products and attention."""
-    width = layer.mlp.down_proj.in_features
-
-    def policy(_context: Any, op: Any, *args: Any, **_kwargs: Any) -> CheckpointPolicy:
-        is_product = op is torch.ops.aten.mm.default
-        is_last = is_product and args[1].shape[0] == width  # it is only added to the stream
-        is_attention = op in (torch.ops.aten.empty_like.default, torch.ops.aten.new_empty.default)
-        if (is_product and not is_last) or is_attention:
-            return CheckpointPolicy.MUST_SAVE
-        return CheckpointPolicy.PREFER_RECOMPUTE
-
-    return checkpoint(  # pyright: ignore[reportReturnType]
-        forward,
-        *args,
-        use_reentrant=False,
-        preserve_rng_state=False,
-        context_fn=partial(create_selective_checkpoint_contexts, policy),
-    )
-
-
-def _drop_gradient(parameter: Tensor) -> None:
-    parameter.grad = None

@@ -291,14 +291,17 @@ def _draw(engine: Engine, parts: Parts, draw: Finish, path: Path) -> None:
 def _finish(
     engine: Engine, parts: Parts, config: TrainConfig, *, draw: Finish, save: Finish
 ) -> Path:
-    """Write the model folder and a last grid, from a plain copy of the model on the first rank."""
+    """Write the model folder and a last grid, from a plain copy of the model on the first rank.
+
+    The average is copied from where it lies: to put it in the weights' place would gather all of
+    them once more beside the copy.
+    """
     run_dir = Path(config.run_dir)
     model = None
     if is_main():
         trained = engine.model
         model = empty_model(config.model, special=trained.special, spec=trained.spec)
-    with engine.averaged_weights():
-        engine.copy_weights(model)
+    engine.copy_weights(model, is_averaged=True)
     if model is not None:
         model.bind(parts.image_tokenizer)
         save(model, parts, run_dir / "model")

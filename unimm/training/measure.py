@@ -23,9 +23,10 @@ def measure_peak(
         micro_rows: rows of a forward.
         device: of ``choose_device``.
     """
-    is_cuda = device.type == "cuda"
+    is_cuda, before = device.type == "cuda", 0
     if is_cuda:
         torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)  # DeepSpeed keeps parts of earlier engines
     model = planner.make_model()
     planner.bind(model)
     batch = planner.batch(micro_rows).to(device)
@@ -44,7 +45,7 @@ def measure_peak(
 
     if is_cuda:
         steps()
-        return torch.cuda.max_memory_allocated(device)
+        return torch.cuda.max_memory_allocated(device) - before
     with live:
         steps()
     # In ZeRO 1 to 3 the engine moves the weights into buffers of its own.

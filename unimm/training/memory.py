@@ -75,8 +75,9 @@ def estimate_memory(
     # Gradients grow while activations go: at the worst moment not all of both are there.
     growing = step.with_gradients - bare if num_micro == 1 else whole
     gradients = {0: growing, 1: growing, 2: growing / num_gpus, 3: 0.0}[stage]
-    # In ZeRO 1 and 2 a second one fills while the first is sent.
-    buffers = {0: 0, 1: 2, 2: 2, 3: 1}[stage] * bucket
+    # In ZeRO 1 and 2 a second one fills while a GPU sends the first.
+    several = 1 if engine.device == "cpu" else 2
+    buffers = {0: 0, 1: several, 2: several, 3: 1}[stage] * bucket
     if stage == 3 and num_gpus > 1:
         buffers += width * min(num, MAX_LIVE_PARAMETERS)
     backward = replace(

@@ -168,20 +168,26 @@ class Partition:
         ]
 
     @torch.no_grad()
-    def gather(self) -> Iterator[tuple[str, Tensor]]:
+    def gather(self, *, is_averaged: bool = False) -> Iterator[tuple[str, Tensor]]:
         """Put parameters together one at a time: name and float32 tensor, right on the first rank.
 
         Every rank must walk through it to the end.
+
+        Args:
+            is_averaged: give the moving average of what is trained.
         """
-        pieces = {piece.name: piece for piece in self.pieces}
+        held = {piece.name: (piece, piece.weight) for piece in self.pieces}
+        if is_averaged:
+            pairs = zip(self.trained, self.average, strict=True)
+            held |= {piece.name: (piece, average) for piece, average in pairs}
         for name, shape in self.shapes().items():
-            piece = pieces.get(name)
-            if piece is not None and piece.is_shared:
-                yield name, piece.weight.float().view(shape)
+            if name in held and held[name][0].is_shared:
+                yield name, held[name][1].float().view(shape)
                 continue
             whole = torch.zeros(shape.numel(), device=self._device)
-            if piece is not None:
-                whole[piece.start : piece.start + piece.length] = piece.weight
+            if name in held:
+                piece, stretch = held[name]
+                whole[piece.start : piece.start + piece.length] = stretch
             if world_size() > 1:
                 dist.reduce(whole, dst=0)
             yield name, whole.view(shape)

@@ -240,10 +240,7 @@ class Planner:
                 self.make_model,
                 self.batch(micro_rows),
                 bind=self.bind,
-                precision=engine.precision,
-                is_compiled=engine.compile,
-                is_checkpointed=engine.checkpoint_activations,
-                sequence_ranks=engine.sequence_ranks,
+                engine=engine,
             )
         return self._traced[key]
 

@@ -37,6 +37,17 @@ def test_stored_weights_come_back(precision, tolerance):
         assert (back[name] - state[name]).abs().max() <= tolerance * largest
 
 
+def test_weights_stay_until_new_ones_are_whole(tmp_path):
+    state = store(state_of(), "float32")
+    write_weights(tmp_path, state)
+    with pytest.raises(ValueError, match="contiguous"):
+        write_weights(tmp_path, {"matrix": torch.zeros(3, 4).T})
+    assert read_weights(tmp_path).keys() == state.keys()
+    write_weights(tmp_path, state, max_shard_bytes=2000)
+    assert not (tmp_path / WEIGHTS_FILE).exists()
+    assert read_weights(tmp_path).keys() == state.keys()
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
 def test_storing_again_changes_nothing(precision):
     once = restore(store(state_of(), precision))

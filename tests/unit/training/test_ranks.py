@@ -113,6 +113,13 @@ def test_a_run_goes_on_with_other_ranks_and_in_another_stage(runs, name):
     assert_equal_runs(folder, f"legs_{name}", EXACT_LEGS[name == "frozen"], LEG_STEPS)
 
 
+def test_an_export_takes_one_copy_and_a_tensor(runs):
+    folder, _ = runs
+    copies = json.loads((folder / "export.json").read_text())["copies"]
+    assert 0.9 < copies < 1.6, "the tensors on their way are a part of so small a model"
+    assert len(load_file(folder / "wide/model/model.safetensors")) > 10
+
+
 def documents(folder, name):
     """Step -> the documents that its ranks saw."""
     found = {}
