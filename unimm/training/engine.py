@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from unimm.distributed import init_distributed, rank, world_size
 from unimm.document import Batch
 from unimm.model import Losses, UniMM
-from unimm.nn.denoiser import Denoiser
 from unimm.nn.sequence import SequenceGroup
+from unimm.nn.transformer import DecoderLayer
 from unimm.training.config import EngineConfig, OptimizerConfig
 from unimm.training.partition import Partition
 from unimm.training.partition_files import read_pieces, write_pieces
@@ -71,12 +71,10 @@ class Engine:
         if config.sequence_ranks > 1:
             model.backbone.sequence = SequenceGroup(config.sequence_ranks)
         if config.compile:
-            # Layer by layer: one graph serves all layers, so compiling takes a fraction as long.
-            for layer in model.backbone.layers:
-                layer.compile(dynamic=False)
-            for denoiser in (x for x in model.modules() if isinstance(x, Denoiser)):
-                for block in denoiser.blocks:
-                    block.compile()  # for any number of pictures, from the second number on
+            # Block by block: one graph serves all layers, so compiling takes a fraction as long.
+            # Rows of the trunk have one shape; a denoiser's pictures differ in number.
+            for block in model.repeated_blocks():
+                block.compile(dynamic=False if isinstance(block, DecoderLayer) else None)
         if config.zero_stage < 3:
             model.to(device)
         self._adamw = _adamw(model, optimizer)
