@@ -9,10 +9,10 @@ from unimm.probes.depth_painter import (
     DepthPainter,
     PainterTrainConfig,
     affine_invariant_loss,
-    depth_picture_of,
     train_painter,
     widen_input,
 )
+from unimm.probes.painted import depth_picture_of
 
 
 def maps(count: int = 4, side: int = 16) -> torch.Tensor:
