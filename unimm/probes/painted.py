@@ -1,9 +1,12 @@
 """Depth that a model paints as a picture: how it is made, merged, scored and shown.
 
-It has no scale and no unit: all rows are scored after the scale and shift that fit each picture
-best. Legend: ``B`` pictures, ``M`` members, ``H W`` size.
+What is painted is the logarithm of depth, near ones light: in depth itself all that is near would
+share a few dark greys, which image tokenizers draw worst. It has no scale and no unit: all rows are
+scored after the factor and the exponent of depth that fit each picture best. Legend: ``B``
+pictures, ``M`` members, ``H W`` size.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,16 +15,18 @@ from PIL import Image
 from torch import Tensor
 
 from unimm.data.labelled.sets import LabelledPictures
-from unimm.probes.depth import Row, depth_row, trivial_depth
+from unimm.metrics.depth import affine_align, depth_errors
+from unimm.probes.depth import Row, trivial_depth
 from unimm.probes.depth_ensemble import ensemble_depth
 from unimm.probes.plots import depth_picture, picture_rows, to_array
 from unimm.probes.probe import Bench
 
 ERROR = "AbsRel, aligned"
 CEILING = "depth through the image tokenizer"
-_COLUMNS = (ERROR, "delta1, aligned")
+COLUMNS = (ERROR, "delta1, aligned")
 _LOW, _HIGH = 0.02, 0.98
 _NUM_SHOWN = 6
+_SMALLEST = 1e-3
 
 
 def depth_picture_of(depth: Tensor, mask: Tensor) -> Tensor:
@@ -29,14 +34,20 @@ def depth_picture_of(depth: Tensor, mask: Tensor) -> Tensor:
 
     Each map is stretched so that its quantiles 2 and 98 % are the ends; what has no depth is far.
     """
+    nearness = nearness_of(depth)
     ends = [
         torch.quantile(d[m], torch.tensor([_LOW, _HIGH], device=d.device))
-        for d, m in zip(depth, mask, strict=True)
+        for d, m in zip(nearness, mask, strict=True)
     ]
     low, high = torch.stack(ends).unbind(1)
     spread = (high - low).clamp(min=1e-6)[:, None, None]
-    stretched = (2 * (depth - low[:, None, None]) / spread - 1).clamp(-1, 1)
-    return torch.where(mask, stretched, 1.0)[:, None].expand(-1, 3, -1, -1)
+    stretched = (2 * (nearness - low[:, None, None]) / spread - 1).clamp(-1, 1)
+    return torch.where(mask, stretched, -1.0)[:, None].expand(-1, 3, -1, -1)
+
+
+def nearness_of(depth: Tensor) -> Tensor:
+    """What is painted of depth, before it is stretched: its logarithm, large where it is near."""
+    return -depth.clamp(min=_SMALLEST).log()
 
 
 def check_size(bench: Bench) -> None:
@@ -54,13 +65,17 @@ def check_size(bench: Bench) -> None:
 
 
 def painted_row(part: LabelledPictures, painted: Tensor) -> Row:
-    """Errors of painted depth ``(B, H, W)`` of a whole set."""
-    return _aligned(depth_row(part, [painted]))
+    """Errors of painted depth ``(B, H, W)`` of a whole set, aligned as it is painted."""
+    depth, mask = part.need("depth"), part.need("has_depth")
+    found = depth_errors((-affine_align(painted, nearness_of(depth), mask)).exp(), depth, mask)
+    names = zip(COLUMNS, ("abs_rel", "delta1"), strict=True)
+    return {column: round(float(found[name].mean()), 4) for column, name in names}
 
 
 def trivial_rows(bench: Bench) -> dict[str, Row]:
     """The mean depth map and constant depth, scored alike."""
-    return {name: _aligned(row) for name, row in trivial_depth(bench).items()}
+    test = bench.data.test
+    return {name: painted_row(test, nearness_of(x)) for name, x in trivial_depth(bench).items()}
 
 
 def merge_members(members: Tensor, device: torch.device, *, batch_size: int) -> Tensor:
@@ -80,10 +95,6 @@ def painted_plot(part: LabelledPictures, shown: Sequence[tuple[str, Tensor]]) ->
     return picture_rows(columns)
 
 
-def _aligned(row: Row) -> Row:
-    return {name: row[name] for name in _COLUMNS}
-
-
-def _grey(depth: Tensor) -> Any:
-    low, high = torch.quantile(depth.flatten(), torch.tensor([_LOW, _HIGH]))
-    return depth_picture(1 + (depth - low) / (high - low).clamp(min=1e-6), 1.0, 2.0)
+def _grey(nearness: Tensor) -> Any:
+    low, high = torch.quantile(nearness.flatten(), torch.tensor([_LOW, _HIGH]))
+    return depth_picture(((high - nearness) / (high - low).clamp(min=1e-6)).exp(), 1.0, math.e)
