@@ -150,6 +150,22 @@ def test_marigold(model, tmp_path, monkeypatch):
     assert (tmp_path / "painted.png").exists()
 
 
+def test_depth_sequence(tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    tiny_pipeline("next_token").save_pretrained(folder)
+    results = run_probe(
+        monkeypatch,
+        *("depth_sequence", folder, tmp_path, *WORLD, "--probe.train.num_steps", 2),
+        *("--probe.train.batch_size", 4, "--probe.num_members", 3, "--probe.batch_size", 5),
+    )
+    assert set(results["table"]) == {
+        *("temperature 0", "one sample", "3 samples merged", "model from scratch"),
+        *("depth through the image tokenizer", "mean depth map", "constant depth"),
+    }
+    assert results["figures"]["objective"] == "next_token"
+    assert (tmp_path / "drawn.png").exists()
+
+
 def test_hyperfeatures(model, tmp_path, monkeypatch):
     results = run_probe(
         monkeypatch,
