@@ -103,3 +103,18 @@ def write_spair(folder: Path) -> Path:
         (path / "000001-a-b:cat.json").write_text(json.dumps(pair))
     (path / "000002-a-b:cat.json").write_text("{")
     return folder
+
+
+def write_stereo_photo(folder: Path) -> Path:
+    """A photo of 60x40, redder to the right, whose disparity falls by one a column.
+
+    The last column has none.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    pixels = np.zeros((40, 60, 3), dtype=np.uint8)
+    pixels[..., 0] = 4 * np.arange(60)
+    Image.fromarray(pixels).save(folder / "motorcycle_left.png")
+    disparity = np.tile(60 - np.arange(60, dtype=np.float32), (40, 1))
+    disparity[:, -1] = np.inf
+    np.savez(folder / "motorcycle_disp.npz", disparity)
+    return folder

@@ -6,6 +6,7 @@ from unimm.data.labelled.kitti import KittiConfig
 from unimm.data.labelled.nyu import NyuConfig
 from unimm.data.labelled.sets import LabelledConfig
 from unimm.data.labelled.spair import SpairConfig
+from unimm.data.labelled.stereo_photo import StereoPhotoConfig
 from unimm.data.labelled.storyworld import StoryworldConfig
 
 LABELLED_SETS: dict[str, type[LabelledConfig]] = {
@@ -15,4 +16,5 @@ LABELLED_SETS: dict[str, type[LabelledConfig]] = {
     "nyu": NyuConfig,
     "kitti": KittiConfig,
     "spair": SpairConfig,
+    "stereo_photo": StereoPhotoConfig,
 }
