@@ -4,6 +4,7 @@
 #   eval/probes_h100.sh hyperfeatures      all layers and timesteps mixed
 #   eval/probes_h100.sh zero_shot          classes, tints and colour binding
 #   eval/probes_h100.sh depth_sequence     depth as the next picture, by the model's own objective
+#   eval/probes_h100.sh furniture          depth of 3-D models; FURNITURE is the folder of .sh3f files
 #   eval/probes_h100.sh photo              depth on a real photo; pip install scikit-image
 #   eval/probes_h100.sh all                one after the other; features are shared between them
 # MODEL names another model, OUTPUT another folder than runs/, DATA the folder of Fashion-MNIST.
@@ -11,6 +12,7 @@ set -euo pipefail
 MODEL=${MODEL:-storyworld-diffusion}
 OUTPUT=${OUTPUT:-runs}
 DATA=${DATA:-/usr/share/datasets/fashion-mnist}
+FURNITURE=${FURNITURE:-/usr/share/sweethome3d/furniture}
 
 probe() { # name of the settings, further flags
   local name=$1
@@ -24,6 +26,7 @@ classify | depth | depth_dpt | segment | correspond | hyperfeatures | marigold |
   probe "$1"
   ;;
 fashion) probe classify_fashion --data.folder "$DATA" ;;
+furniture) probe depth_furniture --data.folder "$FURNITURE" ;;
 photo) probe depth_photo ;;
 zero_shot) for task in class tint binding; do probe "zero_shot_$task"; done ;;
 all)

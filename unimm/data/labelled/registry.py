@@ -1,6 +1,7 @@
 """The labelled sets that probes can be given: one file and one line each."""
 
 from unimm.data.labelled.fashion_mnist import FashionMnistConfig
+from unimm.data.labelled.furniture import FurnitureConfig
 from unimm.data.labelled.imagenet import ImageNetConfig
 from unimm.data.labelled.kitti import KittiConfig
 from unimm.data.labelled.nyu import NyuConfig
@@ -13,6 +14,7 @@ LABELLED_SETS: dict[str, type[LabelledConfig]] = {
     "storyworld": StoryworldConfig,
     "fashion_mnist": FashionMnistConfig,
     "imagenet": ImageNetConfig,
+    "furniture": FurnitureConfig,
     "nyu": NyuConfig,
     "kitti": KittiConfig,
     "spair": SpairConfig,
