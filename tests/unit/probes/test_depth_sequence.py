@@ -1,8 +1,8 @@
 import pytest
 import torch
+from depth_scenes import two_scenes
 from pipelines import tiny_pipeline
 
-from unimm.data.labelled.sets import LabelledPictures
 from unimm.nn.sampling import SamplingConfig
 from unimm.probes.depth_sequence import (
     SequenceTrainConfig,
@@ -11,18 +11,6 @@ from unimm.probes.depth_sequence import (
     encode,
     train_to_draw_depth,
 )
-
-
-def two_scenes() -> LabelledPictures:
-    """A dark picture, deeper to the right, and a light one, deeper downwards."""
-    ramp = torch.linspace(1, 8, 16).expand(16, 16)
-    depth = torch.stack([ramp, ramp.T]).contiguous()
-    pixels = torch.tensor([20, 230], dtype=torch.uint8)[:, None, None, None]
-    return LabelledPictures(
-        pixels=pixels.expand(2, 3, 16, 16).contiguous(),
-        depth=depth,
-        has_depth=torch.ones_like(depth, dtype=torch.bool),
-    )
 
 
 @pytest.mark.parametrize("objective", ["next_token", "next_scale", "masked"])
