@@ -3,12 +3,16 @@
 #   eval/probes_h100.sh classify | fashion | depth | depth_dpt | segment | correspond | marigold
 #   eval/probes_h100.sh hyperfeatures      all layers and timesteps mixed
 #   eval/probes_h100.sh zero_shot          classes, tints and colour binding
+#   eval/probes_h100.sh depth_sequence     depth as the next picture, by the model's own objective
+#   eval/probes_h100.sh furniture          depth of 3-D models; FURNITURE is the folder of .sh3f files
+#   eval/probes_h100.sh photo              depth on a real photo; pip install scikit-image
 #   eval/probes_h100.sh all                one after the other; features are shared between them
 # MODEL names another model, OUTPUT another folder than runs/, DATA the folder of Fashion-MNIST.
 set -euo pipefail
 MODEL=${MODEL:-storyworld-diffusion}
 OUTPUT=${OUTPUT:-runs}
 DATA=${DATA:-/usr/share/datasets/fashion-mnist}
+FURNITURE=${FURNITURE:-/usr/share/sweethome3d/furniture}
 
 probe() { # name of the settings, further flags
   local name=$1
@@ -18,11 +22,16 @@ probe() { # name of the settings, further flags
 }
 
 case $1 in
-classify | depth | depth_dpt | segment | correspond | hyperfeatures | marigold) probe "$1" ;;
+classify | depth | depth_dpt | segment | correspond | hyperfeatures | marigold | depth_sequence)
+  probe "$1"
+  ;;
 fashion) probe classify_fashion --data.folder "$DATA" ;;
+furniture) probe depth_furniture --data.folder "$FURNITURE" ;;
+photo) probe depth_photo ;;
 zero_shot) for task in class tint binding; do probe "zero_shot_$task"; done ;;
 all)
-  for stage in classify zero_shot depth depth_dpt segment correspond hyperfeatures marigold; do
+  for stage in classify zero_shot depth depth_dpt segment correspond hyperfeatures marigold \
+    depth_sequence; do
     "$0" "$stage"
   done
   if [ -d "$DATA" ]; then "$0" fashion; fi

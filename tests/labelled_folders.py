@@ -3,6 +3,7 @@
 import gzip
 import json
 import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -102,4 +103,44 @@ def write_spair(folder: Path) -> Path:
         path.mkdir(parents=True)
         (path / "000001-a-b:cat.json").write_text(json.dumps(pair))
     (path / "000002-a-b:cat.json").write_text("{")
+    return folder
+
+
+def write_stereo_photo(folder: Path) -> Path:
+    """A photo of 60x40, redder to the right, whose disparity falls by one a column.
+
+    The last column has none.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    pixels = np.zeros((40, 60, 3), dtype=np.uint8)
+    pixels[..., 0] = 4 * np.arange(60)
+    Image.fromarray(pixels).save(folder / "motorcycle_left.png")
+    disparity = np.tile(60 - np.arange(60, dtype=np.float32), (40, 1))
+    disparity[:, -1] = np.inf
+    np.savez(folder / "motorcycle_disp.npz", disparity)
+    return folder
+
+
+def write_furniture(folder: Path) -> Path:
+    """A library of six boxes of different blue, a lying pillar, and a model that is broken."""
+    cube = [f"v {x} {y} {z}" for x in (0, 1) for y in (0, 1) for z in (0, 1)]
+    sides = ["1 2 4 3", "5 6 8 7", "1 2 6 5", "3 4 8 7", "1 3 7 5", "2 4 8 6"]
+    boxes = {f"box{i}": (cube, 0.1 * i) for i in range(6)}
+    lying = [line.replace("v 1", "v 9") for line in cube]
+    models = boxes | {"pillar": (lying, 0.6)}
+    catalogue = ["id=Test", "# a comment"]
+    with zipfile.ZipFile(folder / "Test.sh3f", "w") as archive:
+        for number, (name, (vertices, blue)) in enumerate(models.items(), 1):
+            root = f"test/{name}/{name}"
+            faces = [f"f {side}" for side in sides]
+            lines = [f"mtllib {name}.mtl", *vertices, "usemtl paint", *faces]
+            archive.writestr(f"{root}.obj", "\n".join(lines))
+            archive.writestr(f"{root}.mtl", f"newmtl paint\nKd 0.5 0.1 {blue}\n")
+            catalogue += [f"category#{number}={('Bedroom', 'Kitchen')[number % 2]}"]
+            catalogue += [f"model#{number}=/{root}.obj"]
+        archive.writestr("test/broken.obj", "v 0 0")
+        catalogue += ["modelRotation#7=0 0 1 -1 0 0 0 -1 0", "category#8=Bedroom"]
+        catalogue += ["model#8=/test/broken.obj"]
+        text = "\n".join(catalogue)
+        archive.writestr("PluginFurnitureCatalog.properties", text)
     return folder

@@ -5,10 +5,20 @@ from pathlib import Path
 
 import pytest
 from diffusers_folders import save_diffusers_folder
-from labelled_folders import write_fashion_mnist
+from labelled_folders import write_fashion_mnist, write_stereo_photo
 from PIL import Image
 from pipelines import tiny_pipeline
 from run_script import run_script
+
+from unimm.config import load_config
+from unimm.data.labelled.registry import LABELLED_SETS
+from unimm.data.labelled.sets import LabelledConfig
+from unimm.probes.probe import ProbeConfig
+from unimm.probes.registry import PROBES
+from unimm.probes.run import ProbeRunConfig
+
+ROOT = Path(__file__).parents[2]
+CHOICES = {ProbeConfig: PROBES, LabelledConfig: LABELLED_SETS}
 
 SIZE = ("--data.image_size", 16, "--device", "cpu")
 WORLD = (*SIZE, "--data.num_workers", 0, "--data.num_train", 24, "--data.num_validation", 8)
@@ -92,6 +102,31 @@ def test_depth(head, model, tmp_path, monkeypatch):
     assert Image.open(tmp_path / "depth.png").height > 200
 
 
+@pytest.mark.long
+def test_depth_on_a_photo(model, tmp_path, monkeypatch):
+    folder = write_stereo_photo(tmp_path / "photo")
+    results = run_probe(
+        monkeypatch,
+        *("depth_photo", model, tmp_path, *WORLD, "--data.folder", folder, "--data.num_test", 2),
+        *("--probe.timesteps", 0.1, "--probe.num_noises", 1, "--probe.train.num_steps", 2),
+        *("--probe.train.batch_size", 4, "--probe.num_bins", 16, "--probe.head.width", 16),
+        *("--probe.supervised.num_steps", 2, "--probe.supervised.batch_size", 8),
+    )
+    assert results["facts"]["data"].startswith("a stereo photo")
+    assert results["figures"]["test pictures"] == 2
+
+
+def test_every_probe_has_settings_that_load():
+    """The settings that ship, each with a probe and a set that exist."""
+    configs = [
+        load_config(ProbeRunConfig, [str(path)], choices=CHOICES)
+        for path in sorted((ROOT / "eval/configs/probes").glob("*.yaml"))
+    ]
+    assert {config.probe.name for config in configs} == set(PROBES)
+    names = [config.ledger_name for config in configs]
+    assert len(set(names)) == len(names)  # none writes over another's figures
+
+
 @pytest.mark.parametrize(
     "task",
     [
@@ -148,6 +183,22 @@ def test_marigold(model, tmp_path, monkeypatch):
         "constant depth",
     }
     assert (tmp_path / "painted.png").exists()
+
+
+def test_depth_sequence(tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    tiny_pipeline("next_token").save_pretrained(folder)
+    results = run_probe(
+        monkeypatch,
+        *("depth_sequence", folder, tmp_path, *WORLD, "--probe.train.num_steps", 2),
+        *("--probe.train.batch_size", 4, "--probe.num_members", 3, "--probe.batch_size", 5),
+    )
+    assert set(results["table"]) == {
+        *("temperature 0", "one sample", "3 samples merged", "model from scratch"),
+        *("depth through the image tokenizer", "mean depth map", "constant depth"),
+    }
+    assert results["figures"]["objective"] == "next_token"
+    assert (tmp_path / "drawn.png").exists()
 
 
 def test_hyperfeatures(model, tmp_path, monkeypatch):

@@ -115,14 +115,15 @@ def _num_done(root: Path, layer: int) -> int:
 def _write(root: Path, layer: int, maps: Tensor, start: int, total: int) -> None:
     """Append one chunk, and only then say that it is there."""
     path = _path(root, layer)
+    mark = root / f"layer_{layer}.json"
     shape = (total, *maps.shape[1:])
     if start == 0 or not path.is_file():
+        mark.unlink(missing_ok=True)  # of a file that was begun before, with fewer layers
         file = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
     else:
         file = np.load(path, mmap_mode="r+")
     # Half precision ends at 65,504: a wild activation is cut off, not made infinite.
     file[start : start + len(maps)] = maps.clamp(-60000, 60000).cpu().numpy()
     file.flush()
-    mark = root / f"layer_{layer}.json"
     (temporary := mark.with_suffix(".tmp")).write_text(json.dumps({"done": start + len(maps)}))
     temporary.replace(mark)

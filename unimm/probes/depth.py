@@ -97,7 +97,8 @@ class DepthConfig(ProbeConfig):
             trained, fitted = self._supervised(bench, once)
             ceiling = self._score(trained, fitted, once, bench.data.test)
             table["supervised, same network"] = ceiling
-        table |= trivial_depth(bench)
+        test = bench.data.test
+        table |= {name: depth_row(test, [x]) for name, x in trivial_depth(bench).items()}
         times = list(heads)
         return ProbeResult(
             table=table,
@@ -215,8 +216,12 @@ def depth_row(part: LabelledPictures, predicted: list[Tensor]) -> Row:
     return {name: round(total / start, 4) for name, total in sums.items()}
 
 
-def trivial_depth(bench: Bench) -> dict[str, Row]:
-    """What needs no picture: one depth for all, and the mean depth of each place."""
+def trivial_depth(bench: Bench) -> dict[str, Tensor]:
+    """What needs no picture: the mean depth of each place, and one depth for all.
+
+    Returns:
+        name -> ``(N, H, W)`` for the test pictures.
+    """
     part, test = bench.data.train, bench.data.test
     depth, mask = part.need("depth"), part.need("has_depth")
     # The geometric mean: what the logarithmic loss would choose.
@@ -226,8 +231,8 @@ def trivial_depth(bench: Bench) -> dict[str, Row]:
     mean = torch.where(counts > 0, logs.sum(0) / counts.clamp(min=1), logs.sum() / mask.sum())
     shape = test.need("depth").shape
     return {
-        "mean depth map": depth_row(test, [mean.exp().expand(shape)]),
-        "constant depth": depth_row(test, [torch.full(shape, constant)]),
+        "mean depth map": mean.exp().expand(shape),
+        "constant depth": torch.full(shape, constant),
     }
 
 

@@ -23,9 +23,8 @@ from unimm.metrics.depth import fit_affine
 from unimm.nn.denoiser import Denoiser
 from unimm.objectives.diffusion import Diffusion
 from unimm.pipeline import Pipeline
+from unimm.probes.painted import depth_picture_of
 from unimm.probes.sources import latents_of_pixels, tell
-
-_LOW, _HIGH = 0.02, 0.98
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,21 +110,6 @@ def widen_input(denoiser: Denoiser) -> Denoiser:
         wide.input.weight.copy_(torch.cat([old.weight, old.weight], dim=1) / 2)
         wide.input.bias.copy_(old.bias)
     return wide
-
-
-def depth_picture_of(depth: Tensor, mask: Tensor) -> Tensor:
-    """Depth ``(B, H, W)`` as a grey picture ``(B, 3, H, W)`` in [-1, 1].
-
-    Each map is stretched so that its quantiles 2 and 98 % are the ends; what has no depth is far.
-    """
-    ends = [
-        torch.quantile(d[m], torch.tensor([_LOW, _HIGH], device=d.device))
-        for d, m in zip(depth, mask, strict=True)
-    ]
-    low, high = torch.stack(ends).unbind(1)
-    spread = (high - low).clamp(min=1e-6)[:, None, None]
-    stretched = (2 * (depth - low[:, None, None]) / spread - 1).clamp(-1, 1)
-    return torch.where(mask, stretched, 1.0)[:, None].expand(-1, 3, -1, -1)
 
 
 def train_painter(

@@ -9,21 +9,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from unimm.data.labelled.sets import LabelledPictures
-from unimm.probes.depth import depth_row, trivial_depth
-from unimm.probes.depth_ensemble import ensemble_depth
-from unimm.probes.depth_painter import (
-    DepthPainter,
-    PainterTrainConfig,
+from unimm.probes.depth_painter import DepthPainter, PainterTrainConfig, train_painter
+from unimm.probes.painted import (
+    CEILING,
+    ERROR,
+    check_size,
     depth_picture_of,
-    train_painter,
+    merge_members,
+    painted_plot,
+    painted_row,
+    trivial_rows,
 )
-from unimm.probes.features import fit
-from unimm.probes.plots import depth_picture, picture_rows, to_array
 from unimm.probes.probe import Bench, ProbeConfig, ProbeResult
-
-_NUM_SHOWN = 6
-_COLUMNS = ("AbsRel, aligned", "delta1, aligned")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +53,8 @@ class MarigoldConfig(ProbeConfig):
         """Train, paint, and compare with what needs no training."""
         if bench.model.pipeline is None:
             raise ValueError(f"{bench.model.name}: painting depth needs a model of unimm's own")
+        check_size(bench)
+        test = bench.data.test
         painter = self._trained(bench)
         most = max(self.num_steps)
         table: dict[str, dict[str, Any]] = {}
@@ -63,28 +62,30 @@ class MarigoldConfig(ProbeConfig):
         for count in self.num_steps:
             found = self._paint(bench, painter, count, bench.seed)
             single = found if count == most else single
-            table[f"{count} steps"] = self._row(bench, found)
+            table[f"{count} steps"] = painted_row(test, found)
             bench.tell(f"{count} steps: {table[f'{count} steps']}")
         assert single is not None
         others = [
             self._paint(bench, painter, most, bench.seed + i) for i in range(1, self.num_members)
         ]
-        merged = self._merge(bench, torch.stack([single, *others]))
+        merged = merge_members(
+            torch.stack([single, *others]), bench.device, batch_size=self.batch_size
+        )
         many = f"{most} steps, {self.num_members} members"
-        table[many] = self._row(bench, merged)
+        table[many] = painted_row(test, merged)
         self._train(bench, painter, self.one_step, is_one_step=True)
         at_once = self._paint_at_once(bench, painter)
-        table["one step, end to end"] = self._row(bench, at_once)
-        controls = ["depth through the image tokenizer", "mean depth map", "constant depth"]
+        table["one step, end to end"] = painted_row(test, at_once)
+        controls = [CEILING, "mean depth map", "constant depth"]
         if self.trains_from_scratch:
             fresh = self._trained(bench.at_random("denoiser"))
-            table["head from scratch"] = self._row(
-                bench, self._paint(bench, fresh, most, bench.seed)
+            table["head from scratch"] = painted_row(
+                test, self._paint(bench, fresh, most, bench.seed)
             )
             controls.append("head from scratch")
-        table["depth through the image tokenizer"] = self._row(bench, self._ceiling(bench, painter))
-        table |= {name: _aligned(row) for name, row in trivial_depth(bench).items()}
-        error = {name: row[_COLUMNS[0]] for name, row in table.items()}
+        table[CEILING] = painted_row(test, self._ceiling(bench, painter))
+        table |= trivial_rows(bench)
+        error = {name: row[ERROR] for name, row in table.items()}
         return ProbeResult(
             table=table,
             controls=tuple(controls),
@@ -93,11 +94,11 @@ class MarigoldConfig(ProbeConfig):
                     error["one step, end to end"] / max(error[many], 1e-9), 4
                 ),
                 "ensemble over one": round(error[many] / max(error[f"{most} steps"], 1e-9), 4),
-                "test pictures": len(bench.data.test),
+                "test pictures": len(test),
             },
             pictures={
-                "painted": self._plot(
-                    bench, [("one sample", single), ("ensemble", merged), ("one step", at_once)]
+                "painted": painted_plot(
+                    test, [("one sample", single), ("ensemble", merged), ("one step", at_once)]
                 )
             },
         )
@@ -123,7 +124,7 @@ class MarigoldConfig(ProbeConfig):
     def _pictures(self, bench: Bench, painter: DepthPainter) -> list[Tensor]:
         """Latents of the test pictures, in batches."""
         return [
-            painter.encode(fit(x.to(bench.device).float() / 127.5 - 1, bench.model.image_size))
+            painter.encode(x.to(bench.device).float() / 127.5 - 1)
             for x in bench.data.test.pixels.split(self.batch_size)
         ]
 
@@ -147,30 +148,3 @@ class MarigoldConfig(ProbeConfig):
             depth, mask = (test.need(x)[rows].to(bench.device) for x in ("depth", "has_depth"))
             found.append(painter.decode(painter.encode(depth_picture_of(depth, mask))).cpu())
         return torch.cat(found)
-
-    def _merge(self, bench: Bench, members: Tensor) -> Tensor:
-        """The ensemble, some pictures at once: ``(M, N, H, W)`` to ``(N, H, W)``."""
-        chunks = members.split(self.batch_size, dim=1)
-        return torch.cat([ensemble_depth(x.to(bench.device))[0].cpu() for x in chunks])
-
-    def _row(self, bench: Bench, painted: Tensor) -> dict[str, float]:
-        return _aligned(depth_row(bench.data.test, [painted]))
-
-    def _plot(self, bench: Bench, shown: list[tuple[str, Tensor]]) -> Any:
-        test: LabelledPictures = bench.data.test
-        depth, mask = (test.need(x)[:_NUM_SHOWN] for x in ("depth", "has_depth"))
-        truth = depth_picture_of(depth, mask)[:, 0]
-        columns = [("picture", [to_array(x) for x in test.pixels[:_NUM_SHOWN]])]
-        for name, maps in [("truth", truth), *shown]:
-            # Stretched alike: what is painted has no scale of its own.
-            columns.append((name, [_grey(x) for x in maps[:_NUM_SHOWN]]))
-        return picture_rows(columns)
-
-
-def _aligned(row: dict[str, float]) -> dict[str, float]:
-    return {name: row[name] for name in _COLUMNS}
-
-
-def _grey(depth: Tensor) -> Any:
-    low, high = torch.quantile(depth.flatten(), torch.tensor([0.02, 0.98]))
-    return depth_picture(1 + (depth - low) / (high - low).clamp(min=1e-6), 1.0, 2.0)

@@ -3,6 +3,7 @@
 from unimm.probes.classify import ClassifyConfig
 from unimm.probes.correspond import CorrespondConfig
 from unimm.probes.depth import DepthConfig
+from unimm.probes.depth_sequence import DepthSequenceConfig
 from unimm.probes.hyperfeatures import HyperfeaturesConfig
 from unimm.probes.marigold import MarigoldConfig
 from unimm.probes.probe import ProbeConfig
@@ -16,5 +17,6 @@ PROBES: dict[str, type[ProbeConfig]] = {
     "segment": SegmentConfig,
     "hyperfeatures": HyperfeaturesConfig,
     "marigold": MarigoldConfig,
+    "depth_sequence": DepthSequenceConfig,
     "zero_shot": ZeroShotConfig,
 }

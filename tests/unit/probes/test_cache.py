@@ -69,3 +69,25 @@ def test_a_killed_run_goes_on(model, tmp_path, monkeypatch):
     found = cache.maps(model, pictures(), FeatureSpec(), (0, 1))
     assert cache.num_extracted == 3  # of 7: four were on disk
     assert all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+def test_a_layer_that_is_begun_again_does_not_count_as_done(model, tmp_path, monkeypatch):
+    """Killed between making its file anew and writing into it."""
+    cache = FeatureCache(tmp_path, batch_size=2, show_progress=False)
+    (whole,) = cache.maps(model, pictures(), FeatureSpec(), (0,))
+    wanted = np.array(whole)
+    (mark,) = tmp_path.glob("*/layer_0.json")
+    mark.write_text('{"done": 4}')  # as if it had been killed before
+
+    real = np.lib.format.open_memmap
+
+    def dies(*args, **options):
+        real(*args, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np.lib.format, "open_memmap", dies)
+    with pytest.raises(KeyboardInterrupt):
+        cache.maps(model, pictures(), FeatureSpec(), (0, 1))
+    monkeypatch.setattr(np.lib.format, "open_memmap", real)
+    (found,) = cache.maps(model, pictures(), FeatureSpec(), (0,))
+    assert np.array_equal(found, wanted)

@@ -9,10 +9,10 @@ from unimm.probes.depth_painter import (
     DepthPainter,
     PainterTrainConfig,
     affine_invariant_loss,
-    depth_picture_of,
     train_painter,
     widen_input,
 )
+from unimm.probes.painted import depth_picture_of, painted_row
 
 
 def maps(count: int = 4, side: int = 16) -> torch.Tensor:
@@ -44,12 +44,26 @@ def test_depth_becomes_a_picture_between_its_quantiles():
     mask[:, :4] = False
     depth[:, :4] = 1000.0
     shown = depth_picture_of(depth, mask)
-    assert shown.shape == (4, 3, 16, 16) and (shown[:, :, :4] == 1).all()
+    assert shown.shape == (4, 3, 16, 16) and (shown[:, :, :4] == -1).all()
     kept = shown[:, 0][mask]
     assert kept.min() == -1 and kept.max() == 1
     assert 0.01 < float((kept == 1).float().mean()) < 0.05
-    # Scale and unit leave no trace.
-    assert torch.allclose(depth_picture_of(100 * depth + 7, mask), shown, atol=1e-4)
+    nearest = depth[0].argmin()
+    assert shown[0, 0].flatten()[nearest] == 1
+    # A factor and an exponent leave no trace.
+    assert torch.allclose(depth_picture_of(100 * depth**1.5, mask), shown, atol=1e-4)
+
+
+def test_painted_depth_is_scored_after_factor_and_exponent():
+    depth = maps()
+    mask = torch.ones_like(depth, dtype=torch.bool)
+    part = LabelledPictures(
+        pixels=torch.zeros(4, 3, 16, 16, dtype=torch.uint8), depth=depth, has_depth=mask
+    )
+    nearness = -depth.log()
+    assert painted_row(part, 0.3 * nearness + 2)["AbsRel, aligned"] < 1e-4
+    wrong = painted_row(part, nearness.flip(1))
+    assert wrong["AbsRel, aligned"] > 0.1 and wrong["delta1, aligned"] < 0.9
 
 
 def test_loss_forgets_scale_and_shift():

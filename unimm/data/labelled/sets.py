@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 _log = logging.getLogger(__name__)
 
@@ -146,6 +147,17 @@ def square(picture: Image.Image, side: int, *, resample: int = Image.Resampling.
     cut = picture.convert("RGB").crop((left, top, left + short, top + short))
     cut = cut.resize((side, side), resample=resample)
     return torch.from_numpy(np.array(cut)).permute(2, 0, 1).contiguous()
+
+
+def square_depth(depth: Tensor, side: int) -> Tensor:
+    """The middle square of a map ``(H, W)``, resized: ``(side, side)``.
+
+    Each place takes one measured depth: means would invent surfaces.
+    """
+    short = min(depth.shape)
+    top, left = ((x - short) // 2 for x in depth.shape)
+    cut = depth[None, None, top : top + short, left : left + short]
+    return functional.interpolate(cut, size=(side, side), mode="nearest-exact")[0, 0]
 
 
 def existing_folder(path: str | Path, what: str) -> Path:

@@ -11,9 +11,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 
-from unimm.data.labelled.sets import LabelledPictures, Skipped, square
+from unimm.data.labelled.sets import LabelledPictures, Skipped, square, square_depth
 
 Crop = Callable[[int, int], tuple[int, int, int, int]]
 """Height and width to the top, bottom, left and right of what is scored."""
@@ -70,7 +69,7 @@ def load_pairs(
                 shown = square(opened, size)
             if crop is not None:
                 depth = _keep(depth, crop)
-            depths.append(_square_depth(depth, size))
+            depths.append(square_depth(torch.from_numpy(depth), size))
             pixels.append(shown)
         except (OSError, SyntaxError, ValueError) as error:
             skipped.add(picture_path, error)
@@ -85,11 +84,3 @@ def _keep(depth: NDArray[np.float32], crop: Crop) -> NDArray[np.float32]:
     kept = np.zeros_like(depth)
     kept[top:bottom, left:right] = depth[top:bottom, left:right]
     return kept
-
-
-def _square_depth(depth: NDArray[np.float32], size: int) -> Tensor:
-    """The middle square, each place taking one measured depth: means would invent surfaces."""
-    short = min(depth.shape)
-    top, left = ((side - short) // 2 for side in depth.shape)
-    cut = torch.from_numpy(depth[top : top + short, left : left + short])
-    return functional.interpolate(cut[None, None], size=(size, size), mode="nearest-exact")[0, 0]

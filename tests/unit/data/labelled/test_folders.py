@@ -1,13 +1,23 @@
 """The layouts that real sets come in, at a few pictures each."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
-from labelled_folders import write_imagenet, write_kitti, write_nyu, write_spair
+from labelled_folders import (
+    write_imagenet,
+    write_kitti,
+    write_nyu,
+    write_spair,
+    write_stereo_photo,
+)
 
 from unimm.data.labelled.imagenet import ImageNetConfig
 from unimm.data.labelled.kitti import KittiConfig, garg_crop
 from unimm.data.labelled.nyu import NyuConfig, eigen_crop
 from unimm.data.labelled.spair import SpairConfig
+from unimm.data.labelled.stereo_photo import StereoPhotoConfig, depth_of_disparity
 
 CPU = torch.device("cpu")
 
@@ -64,3 +74,36 @@ def test_spair(tmp_path, caplog):
     assert test.pixels[0, :, 20, 20].tolist() == pytest.approx([200, 10, 10], abs=12)
     assert test.pixels[0, :, 2, 20].tolist() == [127] * 3
     assert "000002-a-b:cat.json" in caplog.text
+
+
+def test_stereo_photo(tmp_path):
+    """Learned on renders, tested on squares of the photo."""
+    folder = write_stereo_photo(tmp_path)
+    config = StereoPhotoConfig(
+        folder=str(folder), image_size=40, num_train=3, num_validation=2, num_test=3
+    )
+    data = config.read(CPU)
+    assert [len(x) for x in (data.train, data.validation, data.test)] == [3, 2, 3]
+    # Squares begin at columns 0, 10 and 20.
+    assert data.test.pixels[:, 0, 5, 7].tolist() == [4 * 7, 4 * 17, 4 * 27]
+    depth, known = data.test.need("depth"), data.test.need("has_depth")
+    assert depth[1, 5, 7].item() == pytest.approx(0.193001 * 994.978 / (60 - 17 + 31.086))
+    assert known[:2].all() and known[2, :, :-1].all() and not known[2, :, -1].any()
+    assert depth_of_disparity(torch.tensor([float("nan")])).tolist() == [0]
+    middle = replace(config, num_test=1).read(CPU).test
+    assert torch.equal(middle.pixels[0], data.test.pixels[1])
+
+
+def test_a_damaged_stereo_photo_is_named(tmp_path):
+    folder = write_stereo_photo(tmp_path)
+    config = StereoPhotoConfig(folder=str(folder), num_train=1, num_validation=1)
+    disparity = folder / "motorcycle_disp.npz"
+    disparity.write_bytes(disparity.read_bytes()[:300])
+    with pytest.raises(ValueError, match="does not hold the stereo pair"):
+        config.read(CPU)
+    np.savez(disparity, np.ones((4, 4)))
+    with pytest.raises(ValueError, match="but the disparity has \\(4, 4\\)"):
+        config.read(CPU)
+    (folder / "motorcycle_left.png").unlink()
+    with pytest.raises(ValueError, match="motorcycle_left.png"):
+        config.read(CPU)
