@@ -17,9 +17,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from unimm.checkpoint import Manifest, SamplerDefaults, load_model, save_model
-from unimm.checkpoint.weights import Precision
+from unimm.checkpoint.weights import Precision, keep_int8
 from unimm.document import ImageTokens
 from unimm.model import UniMM
+from unimm.nn.linear import Linear
 from unimm.objectives.base import ObjectiveConfig
 from unimm.tokenizer.image import ImageTokenizer
 from unimm.tokenizer.text import TextTokenizer
@@ -57,6 +58,13 @@ class Pipeline:
     def device(self) -> torch.device:
         """Where the model lives."""
         return self.model.text_embedding.weight.device
+
+    @property
+    def precision(self) -> str:
+        """Number format that it draws in."""
+        is_int8 = any(isinstance(x, Linear) and x.is_int8 for x in self.model.modules())
+        dtype = str(self.model.text_embedding.weight.dtype)
+        return "int8" if is_int8 else dtype.removeprefix("torch.")
 
     @property
     def image_size(self) -> int:
@@ -136,7 +144,10 @@ def load_pipeline(
         name: of a shipped model such as ``storyworld``, a model folder, or ``owner/name`` of the
             Hugging Face Hub, which is downloaded.
         device: by default the GPU if there is one, else the CPU.
-        dtype: of the model's weights; by default bfloat16 on a GPU, float32 on the CPU.
+        dtype: of the model's weights; by default bfloat16 on a GPU and float32 on the CPU, where a
+            folder's int8 matrices then also compute as int8 if the processor is made for it: some
+            three times faster, the activations rounded to bfloat16. Give ``torch.float32`` for
+            full precision.
         objective: which of the model's objectives draws; by default its first.
 
     Raises:
@@ -144,10 +155,13 @@ def load_pipeline(
         ConnectionError: if a Hub model cannot be fetched.
     """
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    dtype = dtype or (torch.bfloat16 if target.type == "cuda" else torch.float32)
+    default = torch.bfloat16 if target.type == "cuda" else torch.float32
     model, text_tokenizer, image_tokenizer, manifest = load_model(_find(str(name)))
+    model = model.to(target, dtype or default)
+    if dtype is None and target.type == "cpu" and manifest.precision == "int8":
+        keep_int8(model)
     pipeline = Pipeline(
-        model=model.to(target, dtype),
+        model=model,
         text_tokenizer=text_tokenizer,
         image_tokenizer=image_tokenizer.to(target),
         sampler=manifest.sampler,
