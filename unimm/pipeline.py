@@ -97,6 +97,19 @@ class Pipeline:
         sampler = replace(self.sampler, first_page=pages.first_page, later_pages=pages.later_pages)
         return replace(self, objective=config.name, sampler=sampler)
 
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Pipeline":
+        """Move it, weights and all; a model on a GPU computes in bfloat16 unless told otherwise.
+
+        Args:
+            device: where to.
+            dtype: of the model's weights; by default bfloat16 on a GPU, float32 on the CPU.
+        """
+        target = torch.device(device)
+        default = torch.bfloat16 if target.type == "cuda" else torch.float32
+        self.model.to(target, dtype or default)
+        self.image_tokenizer.to(target)
+        return self
+
     def reconstruct(self, pixels: Tensor) -> Tensor:
         """What the image tokenizer leaves of pictures ``(B, 3, H, W)`` that the objective draws.
 
@@ -155,15 +168,11 @@ def load_pipeline(
         ConnectionError: if a Hub model cannot be fetched.
     """
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    default = torch.bfloat16 if target.type == "cuda" else torch.float32
     model, text_tokenizer, image_tokenizer, manifest = load_model(_find(str(name)))
-    model = model.to(target, dtype or default)
-    if dtype is None and target.type == "cpu" and manifest.precision == "int8":
-        keep_int8(model)
     pipeline = Pipeline(
         model=model,
         text_tokenizer=text_tokenizer,
-        image_tokenizer=image_tokenizer.to(target),
+        image_tokenizer=image_tokenizer,
         sampler=manifest.sampler,
         name=str(name),
         hashes={
@@ -171,7 +180,9 @@ def load_pipeline(
             "image_tokenizer": manifest.image_tokenizer_hash,
         },
         metadata=manifest.metadata,
-    )
+    ).to(target, dtype)
+    if dtype is None and target.type == "cpu" and manifest.precision == "int8":
+        keep_int8(model)
     return pipeline.draw_by(objective)
 
 
