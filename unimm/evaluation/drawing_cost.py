@@ -16,6 +16,7 @@ from unimm.generation.image import generate_image
 from unimm.pipeline import Pipeline, decode_images
 
 PROMPT = "A red ball."
+_STEPS_BEFORE = 3  # the empty document, its caption and <boi>
 
 
 @dataclass(kw_only=True)
@@ -31,6 +32,17 @@ class Work:
     new: list[int] = field(default_factory=list[int])
     calls: int = 0
     rows: int = 0
+
+    @property
+    def before(self) -> int:
+        """Positions of a document that is about to be drawn in, ``<boi>`` included."""
+        # A guidance branch reads the caption together with <boi>, so that step may be longer.
+        return sum(self.new[: _STEPS_BEFORE - 1]) + 1
+
+    @property
+    def drawing(self) -> list[int]:
+        """Positions of each step of the drawing itself."""
+        return self.new[_STEPS_BEFORE:]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,8 +18,9 @@ def least_seconds(
 ) -> float:
     """Least time of a batch's trunk and heads, without the image tokenizer's decoder.
 
-    Every step reads the trunk's and the head's matrices once, and each row its own keys and values;
-    nothing else is counted, so that a real program stays below a share of 1.
+    Every step of the drawing reads the trunk's and the head's matrices once, and each row its own
+    keys and values; nothing else is counted, the prompt neither, so that a real program stays below
+    a share of 1.
 
     Args:
         pipeline: the model, drawing by one of its objectives.
@@ -38,11 +39,10 @@ def least_seconds(
     per_key = 2 * config.depth * config.num_kv_heads * config.head_width * width
     per_pair = 4 * config.depth * config.num_heads * config.head_width
     # What is dropped after each step, such as a masked picture, does not add up.
-    longest = cost.work.new[0] + picture_lengths(model, pipeline.objective)[1]
-    total, filled = 0.0, 0
-    for number, new in enumerate(cost.work.new):
+    longest = cost.work.before - 1 + picture_lengths(model, pipeline.objective)[1]
+    total, filled, matrices = 0.0, cost.work.before, trunk + head - inner
+    for new in cost.work.drawing:
         filled = min(filled + new, longest)
-        matrices = trunk + (head - inner if number else 0)  # the prompt needs no picture
         num_bytes = matrices * matrix_width + rows * filled * per_key
         flops = rows * new * (2 * matrices + filled * per_pair)
         total += _seconds(num_bytes, flops, ceilings)

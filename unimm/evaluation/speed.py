@@ -43,7 +43,7 @@ def measure_speed(
     options = vars(sampling)
     cost = drawing_cost(pipeline, batch_size=batch_size, repeats=repeats, **options)
     drawing = max(cost.seconds - cost.decode_seconds, 1e-9)
-    num_steps, drawn = len(cost.work.new), sum(cost.work.new[1:]) * batch_size
+    num_steps, drawn = len(cost.work.new), sum(cost.work.drawing) * batch_size
     row = cost.row() | {
         "tokens/s": round(drawn / drawing, 1),
         "ms a step": float(f"{1000 * drawing / num_steps:.4g}"),
