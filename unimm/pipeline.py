@@ -157,9 +157,9 @@ def load_pipeline(
         name: of a shipped model such as ``storyworld``, a model folder, or ``owner/name`` of the
             Hugging Face Hub, which is downloaded.
         device: by default the GPU if there is one, else the CPU.
-        dtype: of the model's weights; by default bfloat16 on a GPU and float32 on the CPU, where a
-            folder's int8 matrices then also compute as int8 if the processor is made for it: some
-            three times faster, the activations rounded to bfloat16. Give ``torch.float32`` for
+        dtype: of the model's weights; by default bfloat16 on a GPU and float32 on the CPU, where
+            the int8 matrices of a folder then also multiply as int8 if the processor is made for
+            it: the same weights, the activations rounded to bfloat16. Give ``torch.float32`` for
             full precision.
         objective: which of the model's objectives draws; by default its first.
 
