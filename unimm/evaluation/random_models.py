@@ -183,12 +183,16 @@ def random_pipeline(
 
 
 def _random_tokenizer(sizes: RandomModel) -> ImageTokenizer:
-    blocks = tuple(2 for _ in sizes.widths)
+    blocks = [2] * len(sizes.widths)  # taming-transformers' way, which all of these papers took
+    decoder_blocks = [3] * (len(sizes.widths) - 1) + [5]  # two of them round the attention
     schedule = sizes.objective.schedule
     return ImageTokenizer(
         ImageTokenizerConfig(
             autoencoder=AutoencoderConfig(
-                widths=sizes.widths, encoder_blocks=blocks, decoder_blocks=blocks, patch_size=1
+                widths=sizes.widths,
+                encoder_blocks=tuple(blocks),
+                decoder_blocks=tuple(decoder_blocks),
+                patch_size=1,
             ),
             quantizer=QuantizerConfig(codebook_size=sizes.codebook_size, dim=sizes.latent_dim),
             image_size=sizes.grid_size * 2 ** (len(sizes.widths) - 1),
