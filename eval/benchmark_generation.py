@@ -3,7 +3,7 @@
     python eval/benchmark_generation.py storyworld --batch-sizes 1 4
     python eval/benchmark_generation.py --sizes 343M var-d16 --batch-sizes 1 64 --launches
 
-Times a call of ``generate_image``: prompt, drawing with guidance in a doubled batch, and decoding.
+Times ``generate_image``: prompt, drawing with guidance in a doubled batch, decoding.
 """
 
 import shlex
@@ -52,14 +52,14 @@ def pipelines(arguments: Arguments) -> Iterator[tuple[str, Pipeline, SamplingCon
     if arguments.model:
         loaded = load_pipeline(arguments.model, device=device)
         for name in loaded.model.config.heads:
-            yield name, loaded.draw_by(name), loaded.draw_by(name).sampler.first_page
-        del loaded
+            yield name, (drawing := loaded.draw_by(name)), drawing.sampler.first_page
+        del loaded, drawing
     for size in arguments.sizes:
         yield size, random_pipeline(size, device=device), SIZES[size].sampling
 
 
 def main(arguments: Arguments) -> None:
-    report = SpeedReport()
+    report, command = SpeedReport(), shlex.join(["python", *sys.argv])
     for name, pipeline, sampling in pipelines(arguments):
         report.add(
             name,
@@ -70,12 +70,12 @@ def main(arguments: Arguments) -> None:
             repeats=arguments.repeats,
             with_launches=arguments.launches,
         )
-    command, folder = shlex.join(["python", *sys.argv]), arguments.output
-    figures = report.figures()
-    path = write_ledger(arguments.name, command=command, seed=1, figures=figures, folder=folder)
-    for chart, svg in report.charts().items():
-        path.with_name(f"{arguments.name}_{chart}.svg").write_text(svg, encoding="utf-8")
-    print(f"wrote {path}")
+        # After each model: the next may not fit.
+        figures, folder = report.figures(), arguments.output
+        path = write_ledger(arguments.name, command=command, seed=1, figures=figures, folder=folder)
+        for chart, svg in report.charts().items():
+            path.with_name(f"{arguments.name}_{chart}.svg").write_text(svg, encoding="utf-8")
+        print(f"wrote {path}", flush=True)
 
 
 if __name__ == "__main__":
