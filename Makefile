@@ -56,4 +56,5 @@ docs: .venv/.core
 
 bench: .venv/.core
 	$(PYTHON) eval/benchmark_world.py
+	$(PYTHON) eval/benchmark_generation.py storyworld --batch-sizes 1 4 --context 0 1 3
 	$(PYTHON) train/benchmark_loader.py

@@ -72,7 +72,7 @@ def main() -> None:
         options = vars(part.sampling)
         rows[f"{number} steps"] = {
             **means,
-            **drawing_cost(pipeline, batch_size=config.num_timed, **options),
+            **drawing_cost(pipeline, batch_size=config.num_timed, **options).row(),
         }
     options = vars(replace(sampling, num_steps=config.steps[0]))
 

@@ -132,7 +132,8 @@ stories() { # run, objective
 }
 speed() { # run
   [ -f "$ROOT/scores/$1/drawing.json" ] ||
-    python eval/benchmark_objectives.py "$ROOT/$1/model" --output "$ROOT/scores/$1" "${speed_more[@]}"
+    python eval/benchmark_generation.py "$ROOT/$1/model" --name drawing --output "$ROOT/scores/$1" \
+      "${speed_more[@]}"
 }
 report() {
   python eval/compare_objectives.py eval/configs/compare.yaml --root "$ROOT"

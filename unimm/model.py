@@ -14,6 +14,7 @@ from torch.nn import functional
 from unimm.document import NO_CODE, NULL_CODE, Batch, SpecialIds
 from unimm.nn.attention import Backend, Visibility, batch_visibility
 from unimm.nn.denoiser import Denoiser
+from unimm.nn.linear import Linear
 from unimm.nn.transformer import Backbone, BackboneConfig
 from unimm.objectives.base import ImageSpec, Objective, ObjectiveConfig
 from unimm.objectives.next_token import NextTokenConfig
@@ -104,7 +105,7 @@ class UniMM(nn.Module):
         for table in (self.text_embedding, self.code_embedding):
             nn.init.normal_(table.weight, std=NORM_STD)
         self.backbone = Backbone(config.backbone)
-        self.text_head = nn.Linear(dim, special.vocab_size, bias=False)
+        self.text_head = Linear(dim, special.vocab_size)
         nn.init.normal_(self.text_head.weight, std=NORM_STD)
         self.objectives = nn.ModuleDict(
             {objective.name: objective.build(dim, spec) for objective in config.objectives}

@@ -17,9 +17,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from unimm.checkpoint import Manifest, SamplerDefaults, load_model, save_model
-from unimm.checkpoint.weights import Precision
+from unimm.checkpoint.weights import Precision, keep_int8
 from unimm.document import ImageTokens
 from unimm.model import UniMM
+from unimm.nn.linear import Linear
 from unimm.objectives.base import ObjectiveConfig
 from unimm.tokenizer.image import ImageTokenizer
 from unimm.tokenizer.text import TextTokenizer
@@ -59,6 +60,13 @@ class Pipeline:
         return self.model.text_embedding.weight.device
 
     @property
+    def precision(self) -> str:
+        """Number format that it draws in."""
+        is_int8 = any(isinstance(x, Linear) and x.is_int8 for x in self.model.modules())
+        dtype = str(self.model.text_embedding.weight.dtype)
+        return "int8" if is_int8 else dtype.removeprefix("torch.")
+
+    @property
     def image_size(self) -> int:
         """Side in pixels of the pictures it draws."""
         return self.model.spec.grid_size * self.image_tokenizer.downsample
@@ -88,6 +96,19 @@ class Pipeline:
         pages = SamplerDefaults.of(config)
         sampler = replace(self.sampler, first_page=pages.first_page, later_pages=pages.later_pages)
         return replace(self, objective=config.name, sampler=sampler)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Pipeline":
+        """Move it, weights and all; a model on a GPU computes in bfloat16 unless told otherwise.
+
+        Args:
+            device: where to.
+            dtype: of the model's weights; by default bfloat16 on a GPU, float32 on the CPU.
+        """
+        target = torch.device(device)
+        default = torch.bfloat16 if target.type == "cuda" else torch.float32
+        self.model.to(target, dtype or default)
+        self.image_tokenizer.to(target)
+        return self
 
     def reconstruct(self, pixels: Tensor) -> Tensor:
         """What the image tokenizer leaves of pictures ``(B, 3, H, W)`` that the objective draws.
@@ -136,7 +157,10 @@ def load_pipeline(
         name: of a shipped model such as ``storyworld``, a model folder, or ``owner/name`` of the
             Hugging Face Hub, which is downloaded.
         device: by default the GPU if there is one, else the CPU.
-        dtype: of the model's weights; by default bfloat16 on a GPU, float32 on the CPU.
+        dtype: of the model's weights; by default bfloat16 on a GPU and float32 on the CPU, where
+            the int8 matrices of a folder then also multiply as int8 if the processor is made for
+            it: the same weights, the activations rounded to bfloat16. Give ``torch.float32`` for
+            full precision.
         objective: which of the model's objectives draws; by default its first.
 
     Raises:
@@ -144,12 +168,11 @@ def load_pipeline(
         ConnectionError: if a Hub model cannot be fetched.
     """
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    dtype = dtype or (torch.bfloat16 if target.type == "cuda" else torch.float32)
     model, text_tokenizer, image_tokenizer, manifest = load_model(_find(str(name)))
     pipeline = Pipeline(
-        model=model.to(target, dtype),
+        model=model,
         text_tokenizer=text_tokenizer,
-        image_tokenizer=image_tokenizer.to(target),
+        image_tokenizer=image_tokenizer,
         sampler=manifest.sampler,
         name=str(name),
         hashes={
@@ -157,7 +180,9 @@ def load_pipeline(
             "image_tokenizer": manifest.image_tokenizer_hash,
         },
         metadata=manifest.metadata,
-    )
+    ).to(target, dtype)
+    if dtype is None and target.type == "cpu" and manifest.precision == "int8":
+        keep_int8(model)
     return pipeline.draw_by(objective)
 
 

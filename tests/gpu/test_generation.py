@@ -5,6 +5,8 @@ import torch
 from pipelines import tiny_pipeline
 
 import unimm
+from unimm.evaluation.drawing_cost import count_work
+from unimm.evaluation.launches import count_launches
 from unimm.generation import CachePolicy
 from unimm.generation.graphs import StepGraphs
 from unimm.nn.kv_cache import KVCache
@@ -103,3 +105,13 @@ def test_recorded_steps_equal_eager_ones(num_new, is_causal):
             torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
             for cache in (eager, recorded):
                 cache.advance(rows, [num_new, 1])
+
+
+def test_launches_of_a_drawing_are_counted(tmp_path):
+    tiny_pipeline().save_pretrained(tmp_path)
+    pipeline = unimm.load_pipeline(tmp_path, device="cuda")
+    work, _ = count_work(pipeline, ["mia"])
+    found = count_launches(pipeline, batch_size=1, trunk_steps=len(work.new))
+    # Some steps are graphs: fewer launches than kernels.
+    assert found["kernels a step"] > found["launches a step"] > 1
+    assert found["busy ms a step"] > 0

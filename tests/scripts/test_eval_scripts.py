@@ -1,5 +1,6 @@
 """The scripts of ``eval/`` that write and draw, as a person starts them."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -34,3 +35,17 @@ def test_sample_images(model, tmp_path):
     )
     with Image.open(output) as grid:
         assert grid.size == (3 * 16 + 8, 2 * 16 + 4)
+
+
+def test_benchmark_generation(model, tmp_path):
+    run(
+        "benchmark_generation.py",
+        *(model, "--sizes", "nano", "--batch-sizes", "1", "2", "--context", "0", "1"),
+        *("--repeats", "1", "--launches", "--device", "cpu", "--output", str(tmp_path)),
+    )
+    figures = json.loads((tmp_path / "generation.json").read_text())["figures"]
+    assert set(figures["drawing"]) == {"next_token", "nano"}
+    assert len(figures["batches"]) == 4 and len(figures["context"]) == 4
+    assert all(0 < row["roofline share"] < 1 for row in figures["batches"].values())
+    assert (tmp_path / "generation_batches.svg").is_file()
+    assert (tmp_path / "generation_context.svg").is_file()

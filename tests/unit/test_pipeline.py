@@ -8,6 +8,8 @@ from pipelines import tiny_pipeline
 
 import unimm.pipeline
 from unimm.document import ImageTokens
+from unimm.generation import generate_story
+from unimm.nn.linear import has_int8_kernel
 from unimm.pipeline import decode_image, decode_images, encode_image, load_pipeline
 
 
@@ -145,3 +147,21 @@ def test_dtype_is_the_callers_choice(pipeline, tmp_path):
     loaded = load_pipeline(tmp_path, dtype=torch.bfloat16)
     assert loaded.model.text_embedding.weight.dtype == torch.bfloat16
     assert loaded.image_tokenizer.dtype == torch.float32
+
+
+def test_int8_folders_draw_in_int8_on_a_cpu_unless_told_otherwise(pipeline, tmp_path):
+    pipeline.save_pretrained(tmp_path / "int8", precision="int8")
+    pipeline.save_pretrained(tmp_path / "float32")
+    loaded = load_pipeline(tmp_path / "int8", device="cpu")
+    assert loaded.precision == ("int8" if has_int8_kernel() else "float32")
+    story = generate_story(loaded, "mia", num_images=1, max_text_tokens=2, seed=0)
+    assert story.settings["precision"] == loaded.precision
+    exact = load_pipeline(tmp_path / "int8", device="cpu", dtype=torch.float32)
+    assert exact.precision == "float32"
+    assert load_pipeline(tmp_path / "float32", device="cpu").precision == "float32"
+    half = load_pipeline(tmp_path / "int8", device="cpu", dtype=torch.bfloat16)
+    assert half.precision == "bfloat16"
+    # What computes in int8 is saved as what it was loaded from.
+    loaded.save_pretrained(tmp_path / "again", precision="int8")
+    first, again = (tmp_path / x / "model.safetensors" for x in ("int8", "again"))
+    assert first.read_bytes() == again.read_bytes()

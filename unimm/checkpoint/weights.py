@@ -13,7 +13,9 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+
+from unimm.nn.linear import Linear, has_int8_kernel
 
 Precision = Literal["float32", "bfloat16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
@@ -48,7 +50,7 @@ def store(
         elif precision == "bfloat16":
             stored[name] = tensor.bfloat16().contiguous()
         else:
-            stored[name], stored[name + SCALE] = _to_int8(tensor.float())
+            stored[name], stored[name + SCALE] = to_int8(tensor.float())
     return stored
 
 
@@ -70,12 +72,28 @@ def restore(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _to_int8(tensor: Tensor) -> tuple[Tensor, Tensor]:
+def to_int8(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """Round a float32 matrix or convolution to int8 and one bfloat16 scale a row.
+
+    What was rounded before is given back exactly.
+    """
     rows = tensor.reshape(tensor.shape[0], -1)
     scale = (rows.abs().amax(1) / 127).bfloat16()
     steps = torch.where(scale == 0, 1, scale).float()  # a row of zeros stays one
     codes = (rows / steps[:, None]).round().clamp(-127, 127).to(torch.int8)
     return codes.view(tensor.shape), scale
+
+
+def keep_int8(model: nn.Module) -> None:
+    """Let a model that was loaded from int8 multiply with int8 on a CPU made for it.
+
+    The matrices stay what they are: one that int8 does not hold exactly is left alone.
+    """
+    for module in model.modules() if has_int8_kernel() else ():
+        if isinstance(module, Linear):
+            codes, scales = to_int8(module.weight.detach())
+            if torch.equal(codes * scales.float()[:, None], module.weight):
+                module.keep_int8(codes, scales)
 
 
 def write_weights(

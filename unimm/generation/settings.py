@@ -95,7 +95,7 @@ def choose_seeds(seed: int | Sequence[int] | None, count: int) -> list[int]:
 
 def record(pipeline: Pipeline, plan: Plan) -> dict[str, Any]:
     """All but prompt and seed that makes a story again; plain data."""
-    drawing = {"objective": pipeline.drawing.name}
+    drawing = {"objective": pipeline.drawing.name, "precision": pipeline.precision}
     return {"model": pipeline.name, **drawing, **pipeline.hashes, **asdict(plan)}
 
 

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from unimm.nn.attention import Visibility, attend
 from unimm.nn.kv_cache import CacheView
+from unimm.nn.linear import Linear
 from unimm.nn.rope import apply_rope, rope_cos_sin
 from unimm.nn.sequence import SequenceGroup
 
@@ -81,10 +82,10 @@ class Attention(nn.Module):
         super().__init__()
         width = config.head_width
         self.num_heads, self.num_kv_heads, self.width = config.num_heads, config.num_kv_heads, width
-        self.q_proj = nn.Linear(config.dim, config.num_heads * width, bias=False)
-        self.k_proj = nn.Linear(config.dim, config.num_kv_heads * width, bias=False)
-        self.v_proj = nn.Linear(config.dim, config.num_kv_heads * width, bias=False)
-        self.o_proj = nn.Linear(config.num_heads * width, config.dim, bias=False)
+        self.q_proj = Linear(config.dim, config.num_heads * width)
+        self.k_proj = Linear(config.dim, config.num_kv_heads * width)
+        self.v_proj = Linear(config.dim, config.num_kv_heads * width)
+        self.o_proj = Linear(config.num_heads * width, config.dim)
         self.q_norm = RMSNorm(width, config.norm_eps) if config.use_qk_norm else nn.Identity()
         self.k_norm = RMSNorm(width, config.norm_eps) if config.use_qk_norm else nn.Identity()
 
@@ -117,9 +118,9 @@ class MLP(nn.Module):
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(config.dim, config.ffn_dim, bias=False)
-        self.up_proj = nn.Linear(config.dim, config.ffn_dim, bias=False)
-        self.down_proj = nn.Linear(config.ffn_dim, config.dim, bias=False)
+        self.gate_proj = Linear(config.dim, config.ffn_dim)
+        self.up_proj = Linear(config.dim, config.ffn_dim)
+        self.down_proj = Linear(config.ffn_dim, config.dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, n, D)`` to ``(B, n, D)``."""

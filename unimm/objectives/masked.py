@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unimm.document import NO_CODE, ImageTokens, Segment, SpecialIds, image_positions
+from unimm.nn.linear import Linear
 from unimm.nn.sampling import SamplingConfig, guide, sample_from_logits
 from unimm.objectives.base import (
     Block,
@@ -106,7 +107,7 @@ class Masked(Objective[MaskedDraw]):
         self.embedding = nn.Embedding(spec.codebook_size + 1, dim)  # the last row is the mask
         # Hidden codes look alike: without it only relative rotations tell them apart.
         self.position = nn.Embedding(spec.grid_size**2, dim)
-        self.head = nn.Linear(dim, spec.codebook_size, bias=False)
+        self.head = Linear(dim, spec.codebook_size)
         for table in (self.embedding, self.position, self.head):
             nn.init.normal_(table.weight, std=0.02)
 

@@ -26,6 +26,7 @@ from unimm.document import (
     image_positions,
     read_only,
 )
+from unimm.nn.linear import Linear
 from unimm.nn.sampling import SamplingConfig, guide, sample_from_logits
 from unimm.objectives.base import Block, Draw, ImageSpec, Objective, ObjectiveConfig, Steps, Watch
 from unimm.tokenizer.image import ImageTokenizer
@@ -98,7 +99,7 @@ class NextScale(Objective[Draw]):
         self.project = nn.Linear(spec.latent_dim, dim)
         self.level = nn.Embedding(len(scales), dim)
         self.position = nn.Embedding(sum(self.counts), dim)
-        self.head = nn.Linear(dim, spec.codebook_size, bias=False)
+        self.head = Linear(dim, spec.codebook_size)
         for table in (self.start, self.level, self.position, self.head):
             nn.init.normal_(table.weight, std=0.02)
 

@@ -23,6 +23,7 @@ from unimm.document import (
     image_positions,
     read_only,
 )
+from unimm.nn.linear import Linear
 from unimm.nn.sampling import SamplingConfig, guide, sample_from_logits
 from unimm.objectives.base import Block, Draw, ImageSpec, Objective, ObjectiveConfig, Steps, Watch
 
@@ -81,7 +82,7 @@ class NextToken(Objective[Draw]):
 
     def __init__(self, dim: int, spec: ImageSpec) -> None:
         super().__init__(spec)
-        self.head = nn.Linear(dim, spec.codebook_size, bias=False)
+        self.head = Linear(dim, spec.codebook_size)
         nn.init.normal_(self.head.weight, std=0.02)
 
     def draw(self, tokens: ImageTokens, generators: Sequence[torch.Generator]) -> Draw:
