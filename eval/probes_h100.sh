@@ -7,10 +7,12 @@
 #   eval/probes_h100.sh furniture          depth of 3-D models; FURNITURE is the folder of .sh3f files
 #   eval/probes_h100.sh photo              depth on a real photo; pip install scikit-image
 #   eval/probes_h100.sh all                one after the other; features are shared between them
-# MODEL names another model, OUTPUT another folder than runs/, DATA the folder of Fashion-MNIST.
+# MODEL names another model, OUTPUT another folder than runs/, LEDGER another than docs/results, DATA
+# the folder of Fashion-MNIST. Flags after a stage of one probe go to eval/run_probe.py.
 set -euo pipefail
 MODEL=${MODEL:-storyworld-diffusion}
 OUTPUT=${OUTPUT:-runs}
+LEDGER=${LEDGER:-docs/results}
 DATA=${DATA:-/usr/share/datasets/fashion-mnist}
 FURNITURE=${FURNITURE:-/usr/share/sweethome3d/furniture}
 
@@ -18,17 +20,17 @@ probe() { # name of the settings, further flags
   local name=$1
   shift
   python eval/run_probe.py "eval/configs/probes/$name.yaml" --model "$MODEL" \
-    --output "$OUTPUT/probes/$name" --cache "$OUTPUT/features" --ledger docs/results "$@"
+    --output "$OUTPUT/probes/$name" --cache "$OUTPUT/features" --ledger "$LEDGER" "$@"
 }
 
 case $1 in
 classify | depth | depth_dpt | segment | correspond | hyperfeatures | marigold | depth_sequence)
-  probe "$1"
+  probe "$@"
   ;;
-fashion) probe classify_fashion --data.folder "$DATA" ;;
-furniture) probe depth_furniture --data.folder "$FURNITURE" ;;
-photo) probe depth_photo ;;
-zero_shot) for task in class tint binding; do probe "zero_shot_$task"; done ;;
+fashion) probe classify_fashion --data.folder "$DATA" "${@:2}" ;;
+furniture) probe depth_furniture --data.folder "$FURNITURE" "${@:2}" ;;
+photo) probe depth_photo "${@:2}" ;;
+zero_shot) for task in class tint binding; do probe "zero_shot_$task" "${@:2}"; done ;;
 all)
   for stage in classify zero_shot depth depth_dpt segment correspond hyperfeatures marigold \
     depth_sequence; do
