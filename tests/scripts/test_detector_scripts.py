@@ -59,6 +59,7 @@ def test_calibrate_detector(detector, model, tmp_path, monkeypatch):
         assert sum(counted.values()) == 4
 
 
+@pytest.mark.long
 def test_audit_detector(tmp_path, monkeypatch):
     """The shipped detector: a parser of one style agrees with it on nearly all atoms."""
     error = run_script(

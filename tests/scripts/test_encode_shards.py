@@ -138,9 +138,9 @@ def _steps_of_an_epoch(config) -> int:
     return -(-len(stream.rows_of(0)) // ROWS)
 
 
-def test_a_small_mixture(tmp_path, monkeypatch, capsys):
+def test_a_small_mixture(tmp_path, monkeypatch, caplog):
     run_through(tmp_path, monkeypatch, num=300, num_broken=9)
-    assert "skipped 1 documents: truncated tar" in capsys.readouterr().out
+    assert "skipped 1 documents: truncated tar" in caplog.text
 
 
 @pytest.mark.long

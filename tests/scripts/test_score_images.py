@@ -41,6 +41,7 @@ def test_captions_are_scored(model, tmp_path):
     assert ledger["figures"] == json.loads((tmp_path / "out" / "summary.json").read_text())
 
 
+@pytest.mark.long
 def test_ceilings_of_image_tokenizers_are_scored(model, tmp_path):
     small = ("--num_prompts", "2", "--tasks", "colors", "--ledger", str(tmp_path))
     run("score_ceiling.py", "images.yaml", "--tokenizer", f"{model}/image_tokenizer", *small)

@@ -157,6 +157,7 @@ replaced = quantizer.replace_dead_codes(
     seen, min_share=0.5, generator=torch.Generator().manual_seed(7)
 )
 torch.save((quantizer.codebook_vectors, replaced), f"{sys.argv[1]}/{d.rank()}_{d.world_size()}.pt")
+d.barrier()  # the first rank keeps the store: it must not leave before the other
 d.shutdown()
 """
 
