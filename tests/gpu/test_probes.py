@@ -9,8 +9,8 @@ from pipelines import tiny_pipeline
 
 from unimm.data.labelled.rasterise import rasterise
 from unimm.nn.sampling import SamplingConfig
+from unimm.probes.dense import OneCycleConfig
 from unimm.probes.depth_sequence import (
-    SequenceTrainConfig,
     depth_pixels,
     draw_depth,
     encode,
@@ -31,7 +31,7 @@ def test_depth_is_learned_and_drawn_on_the_gpu(objective):
     model = tiny.model.to("cuda")
     model.bind(tokenizer)
     pipeline = replace(tiny, model=model, image_tokenizer=tokenizer)
-    config = SequenceTrainConfig(num_steps=200, batch_size=8, learning_rate=3e-3)
+    config = OneCycleConfig(num_steps=200, batch_size=8, learning_rate=3e-3)
     trained = train_to_draw_depth(pipeline, part, config, seed=0, show_progress=False)
     drawn = draw_depth(
         trained,

@@ -17,8 +17,8 @@ Loss = Callable[[Tensor, Tensor, int], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenseTrainConfig:
-    """Training of a dense head.
+class OneCycleConfig:
+    """AdamW with a one-cycle schedule.
 
     Attributes:
         num_steps: of AdamW.
@@ -45,7 +45,7 @@ def train_dense(
     head: nn.Module,
     maps: Sequence[Tensor],
     loss: Loss,
-    config: DenseTrainConfig,
+    config: OneCycleConfig,
 ) -> None:
     """Train a head in place.
 

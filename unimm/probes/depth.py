@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unimm.data.labelled.sets import LabelledPictures
 from unimm.metrics.depth import affine_align, depth_errors
 from unimm.probes.dense import (
-    DenseTrainConfig,
+    OneCycleConfig,
     build_head,
     predict_dense,
     train_dense,
@@ -64,7 +64,7 @@ class DepthConfig(ProbeConfig):
     timesteps: tuple[float, ...] = (0.02, 0.1, 0.2, 0.4)
     num_noises: int = 4
     head: DenseHeadConfig = field(default_factory=DenseHeadConfig)
-    train: DenseTrainConfig = field(default_factory=DenseTrainConfig)
+    train: OneCycleConfig = field(default_factory=OneCycleConfig)
     num_bins: int = 256
     spacing: Spacing = "uniform"
     mixture: Mixture = "relu"

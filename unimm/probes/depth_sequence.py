@@ -17,6 +17,7 @@ from unimm.document import Batch, Document, ImageTokens, Part, layout_document, 
 from unimm.generation.writer import PictureEvent, Plan, Request, write
 from unimm.nn.sampling import SamplingConfig
 from unimm.pipeline import Pipeline
+from unimm.probes.dense import OneCycleConfig
 from unimm.probes.depth import Row
 from unimm.probes.painted import (
     CEILING,
@@ -31,23 +32,6 @@ from unimm.probes.painted import (
 from unimm.probes.probe import Bench, ProbeConfig, ProbeResult
 
 _CHUNK = 128  # pictures that are encoded at once
-
-
-@dataclass(frozen=True, kw_only=True)
-class SequenceTrainConfig:
-    """Training of a model to go on with depth.
-
-    Attributes:
-        num_steps: of AdamW.
-        batch_size: documents a step.
-        learning_rate: at its height; a one-cycle schedule.
-        weight_decay: of AdamW.
-    """
-
-    num_steps: int = 3000
-    batch_size: int = 32
-    learning_rate: float = 5e-4
-    weight_decay: float = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +50,9 @@ class DepthSequenceConfig(ProbeConfig):
     name: ClassVar[str] = "depth_sequence"
 
     objective: str = ""
-    train: SequenceTrainConfig = field(default_factory=SequenceTrainConfig)
+    train: OneCycleConfig = field(
+        default_factory=lambda: OneCycleConfig(num_steps=3000, batch_size=32, learning_rate=5e-4)
+    )
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     num_members: int = 10
     batch_size: int = 128
@@ -134,7 +120,7 @@ class DepthSequenceConfig(ProbeConfig):
 def train_to_draw_depth(
     pipeline: Pipeline,
     part: LabelledPictures,
-    config: SequenceTrainConfig,
+    config: OneCycleConfig,
     *,
     seed: int,
     show_progress: bool = True,

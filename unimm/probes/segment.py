@@ -14,7 +14,7 @@ from torch.nn import functional
 from unimm.data.labelled.sets import NO_CLASS, LabelledPictures
 from unimm.metrics.segmentation import confusion, mean_iou
 from unimm.probes.dense import (
-    DenseTrainConfig,
+    OneCycleConfig,
     build_head,
     predict_dense,
     train_dense,
@@ -49,7 +49,7 @@ class SegmentConfig(ProbeConfig):
     timesteps: tuple[float, ...] = (0.02, 0.1, 0.2, 0.4)
     num_noises: int = 4
     head: DenseHeadConfig = field(default_factory=DenseHeadConfig)
-    train: DenseTrainConfig = field(default_factory=DenseTrainConfig)
+    train: OneCycleConfig = field(default_factory=OneCycleConfig)
     supervised: SupervisedConfig = field(default_factory=SupervisedConfig)
 
     def run(self, bench: Bench) -> ProbeResult:

@@ -4,8 +4,8 @@ from depth_scenes import two_scenes
 from pipelines import tiny_pipeline
 
 from unimm.nn.sampling import SamplingConfig
+from unimm.probes.dense import OneCycleConfig
 from unimm.probes.depth_sequence import (
-    SequenceTrainConfig,
     depth_pixels,
     draw_depth,
     encode,
@@ -19,7 +19,7 @@ def test_a_trained_model_draws_the_depth_of_the_picture_it_was_given(objective):
     part = two_scenes()
     pipeline = tiny_pipeline(objective)
     before = {name: x.clone() for name, x in pipeline.model.state_dict().items()}
-    config = SequenceTrainConfig(num_steps=150, batch_size=8, learning_rate=3e-3)
+    config = OneCycleConfig(num_steps=150, batch_size=8, learning_rate=3e-3)
     trained = train_to_draw_depth(pipeline, part, config, seed=0, show_progress=False)
     pictures = encode(trained, part.pixels)
     order = [1, 0, 1]
@@ -40,7 +40,7 @@ def test_a_trained_model_draws_the_depth_of_the_picture_it_was_given(objective):
 def test_samples_follow_from_their_seeds(objective):
     """Whatever draws; the batch around a picture changes nothing."""
     part = two_scenes()
-    config = SequenceTrainConfig(num_steps=2, batch_size=2)
+    config = OneCycleConfig(num_steps=2, batch_size=2)
     pipeline = train_to_draw_depth(
         tiny_pipeline(objective), part, config, seed=0, show_progress=False
     )
