@@ -5,11 +5,13 @@
 set -euo pipefail
 GPUS=${GPUS:-$(nvidia-smi --list-gpus | wc -l)}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-8}
-measure() { # number of GPUs, stages
+measure() { # number of GPUs, stage: each in processes of its own, so that peaks of memory are exact
   torchrun --standalone --nproc_per_node "$1" train/benchmark_scaling.py train/configs/scaling.yaml \
-    --ledger "${LEDGER:-docs/results}" --stages "${@:2}"
+    --ledger "${LEDGER:-docs/results}" --stage "${@:2}"
 }
-measure 1 1 3 "$@"
+for stage in 1 3; do measure 1 "$stage" "$@"; done
 for num in 2 4; do
-  if [ "$num" -le "$GPUS" ]; then measure "$num" 1 2 3 "$@"; fi
+  for stage in 3 2 1; do
+    if [ "$num" -le "$GPUS" ]; then measure "$num" "$stage" "$@"; fi
+  done
 done

@@ -107,6 +107,8 @@ def test_a_run_goes_on_in_another_stage(tmp_path, stages):
         dict(precision="autocast", compile=True),
         dict(precision="bfloat16", zero_stage=1),
         dict(precision="bfloat16", zero_stage=1, compile=True),
+        dict(precision="bfloat16", zero_stage=3, compile=True),
+        dict(precision="autocast", zero_stage=3, compile=True, checkpoint_activations=True),
     ],
 )
 def test_half_precision_follows_float32(tmp_path, engine):
