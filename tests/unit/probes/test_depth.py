@@ -65,6 +65,6 @@ def test_a_row_is_the_mean_over_pictures():
 
 def test_a_result_without_controls_is_refused():
     with pytest.raises(ValueError, match="must show its controls"):
-        ProbeResult(table={"features": {"linear": 1.0}}, controls=())
+        ProbeResult(table={"features": {"linear": 1.0}}, controls=(), score="linear")
     with pytest.raises(ValueError, match="missing: \\['chance'\\]"):
-        ProbeResult(table={"features": {}}, controls=("chance",))
+        ProbeResult(table={"features": {}}, controls=("chance",), score="linear")
