@@ -20,7 +20,7 @@ probe() { # name of the settings, further flags
   local name=$1
   shift
   python eval/run_probe.py "eval/configs/probes/$name.yaml" --model "$MODEL" \
-    --output "$OUTPUT/probes/$name" --cache "$OUTPUT/features" --ledger "$LEDGER" "$@"
+    --output "$OUTPUT/probes/$name" --cache "" --ledger "$LEDGER" "$@"
 }
 
 case $1 in
