@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unimm.probes.probe import Bench
+from unimm.probes.spec import half_precision
 
 Loss = Callable[[Tensor, Tensor, int], Tensor]
 """``(output (B, O, h, w), rows (B,), step)`` to a scalar."""
@@ -40,6 +41,12 @@ def build_head(build: Callable[[], nn.Module], bench: Bench) -> nn.Module:
         return build().to(bench.device)
 
 
+def apply_head(head: nn.Module, maps: Sequence[Tensor]) -> Tensor:
+    """What a head gives for maps ``(B, D, h, w)``, in float32: ``(B, O, h, w)``."""
+    with half_precision(maps[0].device):
+        return head([x.float() for x in maps]).float()
+
+
 def train_dense(
     bench: Bench,
     head: nn.Module,
@@ -52,7 +59,7 @@ def train_dense(
     Args:
         bench: device and seed.
         head: on maps.
-        maps: ``(N, D, h, w)`` of the training pictures, one a layer.
+        maps: ``(N, D, h, w)`` of the training pictures, one a layer, on any device.
         loss: what is minimised.
         config: of the training.
     """
@@ -65,12 +72,13 @@ def train_dense(
         optimizer, config.learning_rate, total_steps=config.num_steps, pct_start=0.1
     )
     generator = torch.Generator().manual_seed(bench.seed)
+    order = torch.randint(len(maps[0]), (config.num_steps, config.batch_size), generator=generator)
+    order = order.to(maps[0].device)
     head.train()
     steps = range(config.num_steps)
     for step in track(steps, description="head", disable=not bench.cache.show_progress):
-        rows = torch.randint(len(maps[0]), (config.batch_size,), generator=generator)
-        seen = [x[rows].to(bench.device).float() for x in maps]
-        cost = loss(head(seen), rows, step)
+        rows = order[step]
+        cost = loss(apply_head(head, [x[rows].to(bench.device) for x in maps]), rows, step)
         optimizer.zero_grad()
         cost.backward()
         nn.utils.clip_grad_norm_(head.parameters(), 1.0)
@@ -87,7 +95,7 @@ def predict_dense(
     head.eval()
     for start in range(0, len(maps[0]), batch_size):
         rows = slice(start, start + batch_size)
-        yield head([x[rows].to(bench.device).float() for x in maps])
+        yield apply_head(head, [x[rows].to(bench.device) for x in maps])
 
 
 def upsample(output: Tensor, size: tuple[int, int]) -> Tensor:

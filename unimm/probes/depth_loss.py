@@ -43,10 +43,12 @@ def silog(depth: Tensor, target: Tensor, mask: Tensor, *, is_warm: bool = True) 
         is_warm: in the first steps only the mean is learned, since the variance alone is content
             with any scale.
     """
-    gap = (depth + _SMALLEST).log() - (target + _SMALLEST).log()
-    gap = gap[mask]
-    cost = 0.15 * gap.mean().square()
-    return ((gap.var() if is_warm else 0.0) + cost).clamp(min=1e-12).sqrt()
+    # Sums over all places: picking those with truth would have the host wait for the device.
+    gap = torch.where(mask, (depth + _SMALLEST).log() - (target + _SMALLEST).log(), 0.0)
+    count = mask.sum().clamp(min=2)
+    mean = gap.sum() / count
+    variance = (torch.where(mask, gap - mean, 0.0)).square().sum() / (count - 1)
+    return ((variance if is_warm else 0.0) + 0.15 * mean.square()).clamp(min=1e-12).sqrt()
 
 
 def gradient_loss(depth: Tensor, target: Tensor, mask: Tensor) -> Tensor:

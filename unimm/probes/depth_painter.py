@@ -9,6 +9,7 @@ Legend: ``B`` pictures, ``C h w`` latents, ``H W`` pixels.
 
 import copy
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ from unimm.objectives.diffusion import Diffusion
 from unimm.pipeline import Pipeline
 from unimm.probes.painted import depth_picture_of
 from unimm.probes.sources import latents_of_pixels, tell
+from unimm.probes.spec import half_precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,13 +77,15 @@ class DepthPainter(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Standardised latents to depth ``(B, H, W)`` about [-1, 1]; gradients flow."""
-        drawn = self.pipeline.image_tokenizer.decoder(self.space.restore(latents))
-        return drawn.mean(1)
+        with half_precision(latents.device):
+            drawn = self.pipeline.image_tokenizer.decoder(self.space.restore(latents))
+        return drawn.float().mean(1)
 
     def forward(self, x: Tensor, t: Tensor, picture: Tensor) -> Tensor:
         """Velocity of noisy depth latents ``(B, C, h, w)`` beside the picture's."""
         told = self.told.expand(len(x), -1, -1)  # pyright: ignore[reportCallIssue]
-        return self.denoiser(torch.cat([picture, x], dim=1), t, told).velocity
+        with half_precision(x.device):
+            return self.denoiser(torch.cat([picture, x], dim=1), t, told).velocity.float()
 
     @torch.no_grad()
     def paint(self, picture: Tensor, *, num_steps: int, generator: torch.Generator) -> Tensor:
@@ -133,20 +137,22 @@ def train_painter(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.learning_rate, total_steps=config.num_steps, pct_start=0.05
     )
-    order = torch.Generator().manual_seed(seed)
+    order = torch.randint(
+        len(part),
+        (config.num_steps, config.batch_size),
+        generator=torch.Generator().manual_seed(seed),
+    ).to(device)
     generator = torch.Generator(device).manual_seed(seed)
     label = "one step" if is_one_step else "painter"
     painter.train()
-    pictures, painted = _encode_all(painter, part)  # once: only the denoiser changes
-    for _ in track(range(config.num_steps), description=label, disable=not show_progress):
-        rows = torch.randint(len(part), (config.batch_size,), generator=order)
-        picture = pictures[rows].to(device)
+    seen = _encode_all(painter, part)  # once: only the denoiser changes
+    for rows in track(order, description=label, disable=not show_progress):
+        picture = seen.pictures[rows]
         if is_one_step:
-            depth, mask = (part.need(x)[rows].to(device) for x in ("depth", "has_depth"))
-            target = depth_picture_of(depth, mask)[:, 0]
-            cost = affine_invariant_loss(painter.paint_at_once(picture), target, mask)
+            found = painter.paint_at_once(picture)
+            cost = affine_invariant_loss(found, seen.targets[rows], seen.masks[rows])
         else:
-            cost = _velocity_loss(painter, picture, painted[rows].to(device), config, generator)
+            cost = _velocity_loss(painter, picture, seen.painted[rows], config, generator)
         optimizer.zero_grad()
         cost.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -155,26 +161,41 @@ def train_painter(
     painter.eval()
 
 
+class _Encoded(NamedTuple):
+    """A whole set on the painter's device.
+
+    Attributes:
+        pictures: ``(N, C, h, w)`` standardised latents.
+        painted: ``(N, C, h, w)`` those of depth as a picture.
+        targets: ``(N, H, W)`` depth as a picture.
+        masks: ``(N, H, W)`` where there is depth.
+    """
+
+    pictures: Tensor
+    painted: Tensor
+    targets: Tensor
+    masks: Tensor
+
+
 @torch.no_grad()
-def _encode_all(painter: DepthPainter, part: LabelledPictures) -> tuple[Tensor, Tensor]:
-    """Standardised latents ``(N, C, h, w)`` of all pictures and of their depth, on the CPU."""
+def _encode_all(painter: DepthPainter, part: LabelledPictures) -> _Encoded:
     device = painter.told.device
     assert isinstance(device, torch.device)
-    pictures: list[Tensor] = []
-    painted: list[Tensor] = []
+    chunks: list[_Encoded] = []
     for rows in torch.arange(len(part)).split(128):
         pixels = part.pixels[rows].to(device).float() / 127.5 - 1
         depth, mask = (part.need(x)[rows].to(device) for x in ("depth", "has_depth"))
-        pictures.append(painter.encode(pixels).cpu())
-        painted.append(painter.encode(depth_picture_of(depth, mask)).cpu())
-    return torch.cat(pictures), torch.cat(painted)
+        drawn = depth_picture_of(depth, mask)
+        encoded = (painter.encode(pixels), painter.encode(drawn))
+        chunks.append(_Encoded(*encoded, drawn[:, 0].contiguous(), mask))
+    return _Encoded(*(torch.cat(x) for x in zip(*chunks, strict=True)))
 
 
 def affine_invariant_loss(found: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Mean absolute error after the scale and shift that fit best, found in closed form."""
     scale, shift = fit_affine(found, target, mask)
     gap = (scale[:, None, None] * found + shift[:, None, None] - target).abs()
-    return gap[mask].mean()
+    return torch.where(mask, gap, 0.0).sum() / mask.sum().clamp(min=1)
 
 
 def _velocity_loss(

@@ -86,6 +86,10 @@ class DepthSequenceConfig(ProbeConfig):
         return ProbeResult(
             table=table,
             controls=tuple(name for name in table if name not in drawn),
+            score=ERROR,
+            is_error=True,
+            subject=many,
+            ceilings=(CEILING,),
             figures={
                 "objective": pipeline.drawing.name,
                 "merged over one": round(

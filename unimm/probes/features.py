@@ -15,7 +15,7 @@ from torch.nn import functional
 from unimm.pipeline import Pipeline, load_pipeline
 from unimm.probes.diffusers_folder import is_diffusers_folder, load_diffusers_folder
 from unimm.probes.sources import pipeline_features
-from unimm.probes.spec import FeatureModel, FeatureSpec, resolve_layers
+from unimm.probes.spec import FeatureModel, FeatureSpec, half_precision, resolve_layers
 from unimm.tokenizer.pixels import check_pixels
 
 __all__ = ["FeatureModel", "FeatureSpec", "extract_features", "feature_maps", "load_feature_model"]
@@ -67,9 +67,11 @@ def feature_maps(
     check_pixels(pixels)
     pixels = fit(pixels.to(model.device), model.image_size)
     count = spec.num_noises if source.is_noisy else 1
+    shown = source.prepare(pixels)
     total: list[Tensor] = []
     for k in range(count):
-        maps = source(pixels, replace(spec, noise_seed=spec.noise_seed + k), numbers)
+        with half_precision(model.device):
+            maps = source(shown, replace(spec, noise_seed=spec.noise_seed + k), numbers)
         total = (
             [x.float() for x in maps]
             if k == 0
@@ -77,6 +79,15 @@ def feature_maps(
         )
     maps = [x / count for x in total]
     return tuple(x.mean((2, 3), keepdim=True) if spec.pool == "mean" else x for x in maps)
+
+
+@torch.no_grad()
+def prepare_all(
+    model: FeatureModel, source: str, pixels: Tensor, *, batch_size: int = 256
+) -> Tensor:
+    """What a source is shown of a whole set ``(N, 3, H, W)`` uint8, on the model's device."""
+    chunks = (x.to(model.device).float() / 127.5 - 1 for x in pixels.split(batch_size))
+    return torch.cat([model.source(source).prepare(fit(x, model.image_size)) for x in chunks])
 
 
 def fit(pixels: Tensor, size: int) -> Tensor:

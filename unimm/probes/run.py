@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from unimm.data.labelled.sets import LabelledConfig
-from unimm.probes.cache import FeatureCache
+from unimm.probes.cache import FeatureCache, FeaturesInMemory
 from unimm.probes.features import load_feature_model
 from unimm.probes.probe import Bench, ProbeConfig, ProbeResult
 
@@ -23,7 +23,7 @@ class ProbeRunConfig:
         data: what it is probed with.
         model: shipped name, model folder, Hub id, or a ``diffusers`` folder.
         output: folder of ``results.json`` and the plots.
-        cache: folder of the features.
+        cache: folder that keeps features for later runs; empty makes them anew, in memory.
         ledger: folder of the ledger; empty writes none.
         ledger_name: of its file.
         batch_size: pictures that a network sees at once.
@@ -54,7 +54,10 @@ def run_probe(config: ProbeRunConfig, *, tell: Callable[[str], None] = print) ->
     data = config.data.read(device)
     sizes = [len(x) for x in (data.train, data.validation, data.test)]
     tell(f"{model.name} on {data.name}: {' / '.join(map(str, sizes))} pictures")
-    cache = FeatureCache(config.cache, batch_size=config.batch_size)
+    size = config.batch_size
+    cache = FeaturesInMemory(batch_size=size)
+    if config.cache:
+        cache = FeatureCache(config.cache, batch_size=size)
     result = config.probe.run(
         Bench(model=model, data=data, cache=cache, seed=config.seed, tell=tell)
     )
@@ -63,7 +66,8 @@ def run_probe(config: ProbeRunConfig, *, tell: Callable[[str], None] = print) ->
     for name, picture in result.pictures.items():
         picture.save(output / f"{name}.png")
     facts = facts_of(config, model.name, data.name)
-    content = {"facts": facts, "table": result.table, "figures": result.figures}
+    figures = {"beaten": result.beaten(), **result.figures}
+    content = {"facts": facts, "table": result.table, "figures": figures}
     (output / "results.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return result
 

@@ -15,6 +15,7 @@ from unimm.data.labelled.sets import NO_CLASS, LabelledPictures
 from unimm.metrics.segmentation import confusion, mean_iou
 from unimm.probes.dense import (
     OneCycleConfig,
+    apply_head,
     build_head,
     predict_dense,
     train_dense,
@@ -82,6 +83,8 @@ class SegmentConfig(ProbeConfig):
         return ProbeResult(
             table=table,
             controls=tuple(name for name in table if name != "features"),
+            score="mIoU",
+            ceilings=("supervised, same network",),
             figures={
                 "mIoU by timestep": {f"{t:g}": value for t, value in by_time.items()},
                 "timestep": best,
@@ -110,11 +113,11 @@ class SegmentConfig(ProbeConfig):
         return build_head(lambda: self.head.build(widths, count), bench)
 
     def _loss(self, bench: Bench) -> Callable[[Tensor, Tensor, int], Tensor]:
-        truth = bench.data.train.need("class_map")
+        truth = bench.data.train.need("class_map").to(bench.device)
 
         def loss(output: Tensor, rows: Tensor, step: int) -> Tensor:
             """Cross-entropy on the head's own grid, with the truth of each place's middle."""
-            target = truth[rows].to(output.device)[:, None].float()
+            target = truth[rows.to(truth.device)][:, None].float()
             target = functional.interpolate(target, size=output.shape[2:], mode="nearest-exact")
             return functional.cross_entropy(output, target[:, 0].long(), ignore_index=NO_CLASS)
 
@@ -135,7 +138,7 @@ class SegmentConfig(ProbeConfig):
         step_loss = self._loss(bench)
 
         def loss(head: nn.Module, maps: list[Tensor], rows: Tensor) -> Tensor:
-            return step_loss(head(maps), rows, 0)
+            return step_loss(apply_head(head, maps), rows, 0)
 
         trained = train_supervised(bench, spec, self.layers, head, loss, self.supervised)
         return trained, head.eval()
