@@ -127,13 +127,14 @@ def take_workspace(model: UniMM, *, num_rows: int, capacity: int) -> Workspace:
 
 
 def keep_workspace(model: UniMM, workspace: Workspace) -> None:
-    """Keep a cache for the model's next call, unless it is very large.
-
-    Nothing is recorded on a CPU, so nothing is kept there.
-    """
-    device = workspace.cache.keys.device
-    if device.type != "cuda":
-        return
-    most = torch.cuda.mem_get_info(device)[1] // _KEPT_SHARE
-    if workspace.cache.keys.nbytes + workspace.cache.values.nbytes <= most:
+    """Keep a cache for the model's next call, where that pays."""
+    if _is_kept(workspace.cache):
         _kept[model] = workspace
+
+
+def _is_kept(cache: KVCache) -> bool:
+    """Nothing is recorded on a CPU; and a very large cache should make room for other things."""
+    if not cache.keys.is_cuda:
+        return False
+    most = torch.cuda.mem_get_info(cache.keys.device)[1] // _KEPT_SHARE
+    return cache.keys.nbytes + cache.values.nbytes <= most
