@@ -134,21 +134,21 @@ SIZES: Mapping[str, RandomModel] = {
 
 
 def random_pipeline(
-    size: str, *, device: torch.device, dtype: torch.dtype | None = None
+    size: str | RandomModel, *, device: torch.device, dtype: torch.dtype | None = None
 ) -> Pipeline:
     """Build a model of a published size.
 
     Args:
-        size: one of ``SIZES``.
+        size: one of ``SIZES``, or sizes of the caller's.
         device: to build it on.
         dtype: of the model's weights, by default as in ``load_pipeline``.
 
     Raises:
         ValueError: on an unknown size.
     """
-    if size not in SIZES:
+    if isinstance(size, str) and size not in SIZES:
         raise ValueError(f"unknown size {size!r}; known: {', '.join(SIZES)}")
-    sizes = SIZES[size]
+    sizes = SIZES[size] if isinstance(size, str) else size
     text = TextTokenizer.load(SHIPPED / "storyworld")
     config = ModelConfig(
         backbone=BackboneConfig(
@@ -177,7 +177,7 @@ def random_pipeline(
         model=model.eval().requires_grad_(False),
         text_tokenizer=text,
         image_tokenizer=image.eval().requires_grad_(False),
-        name=f"{size}, random weights",
+        name=f"{size if isinstance(size, str) else 'model'}, random weights",
     )
     return pipeline.to(device, dtype)
 

@@ -20,11 +20,10 @@ from unimm.document import Document, Ids, ImageTokens, Segment, attention_rule, 
 from unimm.generation.branches import Branch, branches_of, needed_branches
 from unimm.generation.cache_policy import CachePolicy
 from unimm.generation.eviction import Evictor
-from unimm.generation.graphs import StepGraphs
+from unimm.generation.graphs import keep_workspace, take_workspace
 from unimm.generation.picture_context import context_steps, picture_lengths
 from unimm.model import UniMM
 from unimm.nn.attention import Visibility
-from unimm.nn.kv_cache import KVCache
 from unimm.nn.sampling import SamplingConfig
 from unimm.objectives.base import Block, Watch
 
@@ -72,25 +71,18 @@ class Engine:
         self._on_step = on_step
         self.branches = branches_of(is_guided=is_guided, is_image_guided=is_image_guided)
         self.num_documents = len(documents)
-        weight = model.text_embedding.weight
-        self.device = weight.device
-        config = model.config.backbone
-        self.cache = KVCache(
-            depth=config.depth,
-            num_rows=self.num_documents * len(self.branches),
-            num_kv_heads=config.num_kv_heads,
-            max_length=capacity,
-            head_dim=config.head_width,
-            dtype=weight.dtype,
-            device=self.device,
+        self.device = model.text_embedding.weight.device
+        self._workspace = take_workspace(
+            model, num_rows=self.num_documents * len(self.branches), capacity=capacity
         )
+        self.cache = self._workspace.cache
         self._evictor: Evictor | None = None
         if policy:
             num_codes = picture_lengths(model, objective)[0] - 2  # <boi> and <eoi>
+            rope_base = model.config.backbone.rope_base
             self._evictor = Evictor(
-                policy, self.cache, model.special, num_codes=num_codes, rope_base=config.rope_base
+                policy, self.cache, model.special, num_codes=num_codes, rope_base=rope_base
             )
-        self._graphs = self._step_graphs()
         self._drawn: dict[int, _Drawn] = {}  # document -> its picture, until end_picture
         # Where the next position of each document lies, and its text that no branch has read yet.
         self.cursors = [0] * self.num_documents
@@ -171,7 +163,6 @@ class Engine:
         if list(documents) == list(range(self.num_documents)):
             return
         self.cache.select(self._rows(range(len(self.branches)), documents))
-        self._graphs = self._step_graphs()
         self.last = self.last[list(documents)]
         self.generators = [self.generators[d] for d in documents]
         self.cursors = [self.cursors[d] for d in documents]
@@ -182,6 +173,10 @@ class Engine:
         self._drawn = {new: drawn[d] for new, d in enumerate(documents) if d in drawn}
         self.num_documents = len(documents)
 
+    def close(self) -> None:
+        """Leave the cache and what was recorded to the model's next engine; this one is done."""
+        keep_workspace(self.model, self._workspace)
+
     # Rows and steps.
 
     def _rows(self, branches: Sequence[int], documents: Sequence[int] | None = None) -> list[int]:
@@ -189,19 +184,9 @@ class Engine:
         documents = range(self.num_documents) if documents is None else documents
         return [b * self.num_documents + d for b in branches for d in documents]
 
-    def _step_graphs(self) -> StepGraphs | None:
-        """The CPU has nothing to record with."""
-        is_cuda = self.device.type == "cuda"
-        return StepGraphs(self.model.backbone, self.cache) if is_cuda else None
-
     def _run(self, rows: list[int], x: Tensor, positions: Tensor, *, is_causal: bool) -> Tensor:
         """Run the trunk on new positions; ``advance`` says afterwards how many stay."""
-        are_neighbours = rows[-1] - rows[0] == len(rows) - 1
-        if self._graphs and are_neighbours:
-            hidden = self._graphs.run(rows, x, positions, is_causal=is_causal)
-        else:
-            view = self.cache.view(rows, x.shape[1], is_causal=is_causal)
-            hidden = self.model.backbone(x, positions, cache=view)
+        hidden = self._workspace.graphs.run(rows, x, positions, is_causal=is_causal)
         if self._on_step:
             self._on_step(x.shape[1])
         return hidden

@@ -106,7 +106,7 @@ class Room:
         pages = max(limit, 1)
         written = pages * self.max_text_tokens
         text = sum(map(len, asked.page_texts)) if asked.page_texts else written
-        return min(prompt + text + pages * self.kept + self.peak, self.max_length)
+        return min(prompt + text + self._needed(pages), self.max_length)
 
     def _prompt_length(self, asked: Asked) -> int:
         texts = [part.text_ids for part in asked.parts if part.text_ids is not None]

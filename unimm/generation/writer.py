@@ -165,6 +165,7 @@ def write(
     try:
         yield from writer.run()
     finally:
+        writer.engine.close()
         # The two hold each other: the cache, gigabytes on a GPU, would wait for the collector.
         del writer.engine
 

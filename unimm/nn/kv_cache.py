@@ -60,9 +60,23 @@ class KVCache:
                 f"{longest} positions do not fit a cache of {self.max_length}: shorten the prompt, "
                 "ask for fewer pictures, or load the model with a larger max_seq_len"
             )
+        are_equal = len({self.lengths[row] for row in rows}) == 1
         return CacheView(
-            self, rows, self.lengths_of(rows), num_new=num_new, longest=longest, is_causal=is_causal
+            self,
+            rows,
+            self.lengths_of(rows),
+            num_new=num_new,
+            longest=longest,
+            is_causal=is_causal,
+            is_full=are_equal and not is_causal,
         )
+
+    def clear(self) -> None:
+        """Forget all rows, also those that ``select`` dropped."""
+        self.keys.zero_()  # what is no number would spoil even what does not look at it
+        self.values.zero_()
+        self.lengths = [0] * self.keys.shape[1]
+        self.is_marked = [False] * self.keys.shape[1]
 
     def lengths_of(self, rows: list[int]) -> Tensor:
         """Where rows stand, ``(R,)`` int64 on the cache's device."""
@@ -122,9 +136,14 @@ class KVCache:
             keys.copy_(apply_rope(keys, *rope))
 
     def select(self, rows: list[int]) -> None:
-        """Keep only these rows, renumbered in this order: documents that have ended leave."""
+        """Keep only these rows, renumbered in this order: documents that have ended leave.
+
+        The memory stays where it is, so that recorded steps stay valid.
+        """
         index = torch.tensor(rows, device=self.keys.device)
-        self.keys, self.values = self.keys[:, index], self.values[:, index]
+        for cached in (self.keys, self.values):
+            for layer in cached:  # one after the other: little is copied at once
+                layer[: len(rows)] = layer[index]
         self.lengths = [self.lengths[row] for row in rows]
         self.is_marked = [self.is_marked[row] for row in rows]
 
@@ -140,6 +159,8 @@ class CacheView:
         num_new: positions of the block.
         longest: how far any row reaches after the step, or more.
         is_causal: whether the block's positions see each other causally or all.
+        is_full: all rows reach exactly ``longest``, and all new positions see all of it: kernels
+            without a mask are faster.
     """
 
     def __init__(
@@ -151,10 +172,10 @@ class CacheView:
         num_new: int,
         longest: int,
         is_causal: bool,
+        is_full: bool = False,
     ) -> None:
-        self.cache, self.longest = cache, longest
+        self.cache, self.lengths, self.longest = cache, lengths, longest
         device = cache.keys.device
-        slots = torch.arange(longest, device=device)
         step = torch.arange(num_new, device=device)
         # Neighbouring rows, such as all of one guidance branch, are read without a copy.
         is_run = rows == list(range(rows[0], rows[0] + len(rows)))
@@ -165,7 +186,11 @@ class CacheView:
             else torch.tensor(rows).to(device, non_blocking=True)
         )
         self.write_at = lengths[:, None] + step  # (R, n)
+        if is_full:
+            self.visibility = Visibility()
+            return
         last_visible = self.write_at if is_causal else self.write_at[:, -1:].expand(-1, num_new)
+        slots = torch.arange(longest, device=device)
         mask = slots[None, None] <= last_visible[:, :, None]  # (R, n, S)
         self.visibility = Visibility(dense=mask[:, None])
 

@@ -24,6 +24,7 @@ from unimm.document import (
     read_only,
 )
 from unimm.nn.linear import Linear
+from unimm.nn.recorded import Recorder
 from unimm.nn.sampling import SamplingConfig, guide, sample_from_logits
 from unimm.objectives.base import Block, Draw, ImageSpec, Objective, ObjectiveConfig, Steps, Watch
 
@@ -84,6 +85,7 @@ class NextToken(Objective[Draw]):
         super().__init__(spec)
         self.head = Linear(dim, spec.codebook_size)
         nn.init.normal_(self.head.weight, std=0.02)
+        self._recorder = Recorder()
 
     def draw(self, tokens: ImageTokens, generators: Sequence[torch.Generator]) -> Draw:
         """Nothing is random."""
@@ -112,13 +114,18 @@ class NextToken(Objective[Draw]):
         ).to(last.device)  # (B, h w): all of a picture's randomness, drawn before its first step
         codes: list[Tensor] = []
 
+        def pick(last: Tensor, noise: Tensor) -> Tensor:
+            logits = guide(self.head(last).float(), sampling.scales)  # (B, V)
+            return sample_from_logits(logits, noise, sampling)  # (B,)
+
+        key = (sampling, self.head.weight.data_ptr())
+
         def so_far() -> ImageTokens:
             unknown = [torch.full_like(codes[0], NO_CODE)] * (side * side - len(codes))
             return ImageTokens(codes=torch.stack(codes + unknown, 1).view(batch, side, side))
 
         for i in range(side * side):
-            logits = guide(self.head(last).float(), sampling.scales)  # (B, V)
-            code = sample_from_logits(logits, noise[:, i], sampling)  # (B,)
+            code = self._recorder.run(key, pick, last, noise[:, i])
             codes.append(code)
             if watch:
                 watch(len(codes) / (side * side), so_far)

@@ -26,15 +26,35 @@ def test_rows_of_different_length_see_only_their_own():
 
 
 def test_block_is_causal_or_sees_all_of_itself():
-    cache = cache_of(1)
-    cache.advance([0], [2])
+    cache = cache_of(2)
+    cache.advance([0, 1], [2, 1])
     causal, full = (
-        write(cache, [0], 1.0, 3, is_causal=is_causal)[0].visibility.dense
+        write(cache, [0, 1], 1.0, 3, is_causal=is_causal)[0].visibility.dense
         for is_causal in (True, False)
     )
     assert causal is not None and full is not None
-    assert causal[0, 0].sum(1).tolist() == [3, 4, 5]
-    assert full[0, 0].sum(1).tolist() == [5, 5, 5]
+    assert causal[:, 0].sum(2).tolist() == [[3, 4, 5], [2, 3, 4]]
+    assert full[:, 0].sum(2).tolist() == [[5, 5, 5], [4, 4, 4]]
+
+
+def test_equally_long_rows_that_see_all_need_no_mask():
+    cache = cache_of(2)
+    cache.advance([0, 1], [2, 2])
+    view, keys, _ = write(cache, [0, 1], 1.0, 3, is_causal=False)
+    assert view.visibility.dense is None and keys.shape[1] == 5
+    assert write(cache, [0, 1], 1.0, 3, is_causal=True)[0].visibility.dense is not None
+
+
+def test_a_cleared_cache_has_all_its_rows_again():
+    cache = cache_of()
+    write(cache, [0, 1, 2], 1.0)
+    cache.advance([0, 1, 2], [1, 1, 1])
+    cache.select([1])
+    cache.mark([0])
+    memory = cache.keys.data_ptr()
+    cache.clear()
+    assert cache.lengths == [0, 0, 0] and cache.is_marked == [False] * 3
+    assert not cache.keys.any() and cache.keys.data_ptr() == memory
 
 
 @pytest.mark.parametrize("rows", [[0, 1], [1, 2], [2, 0]])
@@ -72,4 +92,4 @@ def test_select_keeps_rows_in_order():
     cache.advance([0, 1, 2], [1, 2, 3])
     cache.select([2, 0])
     assert cache.lengths == [3, 1]
-    assert cache.keys[0, :, 0, 0, 0].tolist() == [3.0, 1.0]
+    assert cache.keys[0, :2, 0, 0, 0].tolist() == [3.0, 1.0]

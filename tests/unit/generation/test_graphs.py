@@ -1,0 +1,48 @@
+"""Which cache the next call finds; what is recorded is tested on a GPU."""
+
+import copy
+
+import pytest
+import torch
+from pipelines import tiny_pipeline
+
+from unimm.generation import graphs
+from unimm.generation.graphs import keep_workspace, take_workspace
+from unimm.nn.recorded import Recorder
+
+
+@pytest.fixture
+def model(monkeypatch):
+    monkeypatch.setattr(graphs, "_is_kept", lambda cache: True)  # as if it lay on a GPU
+    return tiny_pipeline().model
+
+
+def test_the_next_call_finds_the_cache_empty_and_in_its_place(model):
+    first = take_workspace(model, num_rows=2, capacity=8)
+    first.cache.keys.fill_(float("nan"))
+    first.cache.advance([0, 1], [8, 3])
+    keep_workspace(model, first)
+    again = take_workspace(model, num_rows=2, capacity=8)
+    assert again.graphs is first.graphs and again.cache is first.cache
+    assert again.cache.lengths == [0, 0] and not again.cache.keys.any()
+    assert take_workspace(model, num_rows=2, capacity=8).cache is not first.cache  # in use
+
+
+def test_another_shape_or_moved_weights_take_a_new_one(model):
+    for change in ("rows", "capacity", "inference", "weights"):
+        first = take_workspace(model, num_rows=2, capacity=8)
+        keep_workspace(model, first)
+        if change == "weights":
+            weight = next(model.backbone.parameters())
+            weight.data = weight.data.clone()
+        with torch.inference_mode(change == "inference"):
+            other = take_workspace(
+                model, num_rows=3 if change == "rows" else 2, capacity=8 + (change == "capacity")
+            )
+        assert other.cache is not first.cache, change
+
+
+def test_a_copied_model_records_for_itself():
+    recorder = Recorder()
+    recorder._seen.add("a")
+    assert not copy.deepcopy(recorder)._seen

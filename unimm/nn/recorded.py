@@ -1,0 +1,73 @@
+"""Functions of tensors recorded as CUDA graphs: one launch instead of one a kernel.
+
+A decoding step of a small trunk is hundreds of kernels of a few microseconds each: the processor's
+launches take longer than the work.
+"""
+
+from collections.abc import Callable, Hashable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+MOST_GRAPHS = 64
+"""Recordings kept at once: when one more comes, all are dropped."""
+
+
+class _Graph(NamedTuple):
+    graph: torch.cuda.CUDAGraph
+    inputs: tuple[Tensor, ...]
+    output: Tensor
+
+
+class Recorder:
+    """Records a function when its shapes come for the second time, and repeats it from then on.
+
+    Shapes that come once cost nothing; the eager call before a recording also warms its kernels
+    up. What a recording reads or writes beside its inputs, such as weights, must stay in its place.
+    """
+
+    def __init__(self) -> None:
+        self._seen: set[Hashable] = set()
+        self._graphs: dict[Hashable, _Graph] = {}
+        self._pool: object = None
+
+    def __reduce__(self) -> tuple[type["Recorder"], tuple[()]]:
+        return Recorder, ()  # a copy of a model records for itself
+
+    def run(self, key: Hashable, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """Call a function, or repeat it.
+
+        Args:
+            key: all that makes it another function: what it reads beside the inputs, options.
+            function: of tensors on one device; it must not wait for the device, nor depend on
+                numbers on the host that ``key`` does not hold.
+            inputs: of the function.
+
+        Returns:
+            What it returns, in memory of its own.
+        """
+        if inputs[0].device.type != "cuda":  # the CPU has nothing to record with
+            return function(*inputs)
+        key = (key, *((x.shape, x.dtype) for x in inputs))
+        if key not in self._graphs:
+            if key not in self._seen:
+                self._seen.add(key)
+                return function(*inputs)
+            self._graphs[key] = self._record(function, inputs)
+        found = self._graphs[key]
+        for buffer, given in zip(found.inputs, inputs, strict=True):
+            buffer.copy_(given)
+        found.graph.replay()
+        return found.output.clone()  # the next call writes over it
+
+    def _record(self, function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> _Graph:
+        if len(self._graphs) >= MOST_GRAPHS:
+            self._graphs.clear()
+            self._pool = None
+        self._pool = self._pool or torch.cuda.graph_pool_handle()
+        buffers = tuple(x.clone() for x in inputs)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):  # pyright: ignore[reportArgumentType]
+            output = function(*buffers)
+        return _Graph(graph, buffers, output)

@@ -1,0 +1,226 @@
+"""What the comparison with other programs times, row by row, ours and theirs in turns."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from unimm.evaluation import peer_programs
+from unimm.evaluation.ceilings import measure_ceilings, seconds_of
+from unimm.evaluation.drawing_pairs import our_drawing, our_head, our_shares, shrunk
+from unimm.evaluation.random_models import SIZES, RandomModel, random_pipeline
+from unimm.evaluation.side_by_side import Program, in_turns
+from unimm.training.step_speed import MeasuredStep, interleaved_rows, measured_step, picture_rows
+
+Row = dict[str, float]
+Found = Iterator[tuple[str, str, Row]]
+"""Table, name of the row, figures: one after the other, so that each can be kept at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Where and how rows are timed.
+
+    Attributes:
+        sources: folder of the other programs' code.
+        device: to run on.
+        turns: of each program.
+        tiny: small models, to try it out.
+        batch_sizes: pictures drawn at once.
+    """
+
+    sources: Path
+    device: torch.device
+    turns: int = 3
+    tiny: bool = False
+    batch_sizes: tuple[int, ...] = (1, 64)
+
+    def time(self, ours: Program, theirs: Program, **options: float) -> Row:
+        """Time a pair."""
+        return in_turns(ours, theirs, device=self.device, turns=self.turns, **options)  # pyright: ignore
+
+    def size(self, name: str) -> RandomModel:
+        """Sizes of a model."""
+        return shrunk(SIZES[name]) if self.tiny else SIZES[name]
+
+
+def next_token(setting: Setting) -> Found:
+    """Drawing 256 codes with 343M parameters, against LlamaGen-L compiled."""
+    ours = random_pipeline(setting.size("343M"), device=setting.device)
+    for size in setting.batch_sizes:
+        theirs = peer_programs.llamagen_draw(
+            setting.sources, batch_size=size, device=setting.device, tiny=setting.tiny
+        )
+        drawing = our_drawing(ours, setting.size("343M").sampling, batch_size=size)
+        found = setting.time(drawing, theirs, per_call=size, calls=3 if size == 1 else 1)
+        yield "drawing", f"343M and LlamaGen-L compiled, batch {size}", found
+    for size in setting.batch_sizes:
+        sampling = setting.size("343M").sampling
+        yield "shares", f"343M, batch {size}", our_shares(ours, sampling, batch_size=size)
+
+
+def next_scale(setting: Setting, *, depth: int) -> Found:
+    """Drawing ten scales, against VAR."""
+    name = f"var-d{depth}"
+    ours = random_pipeline(setting.size(name), device=setting.device)
+    sampling = setting.size(name).sampling
+    for size in setting.batch_sizes:
+        theirs = peer_programs.var_draw(
+            setting.sources,
+            depth=depth,
+            batch_size=size,
+            device=setting.device,
+            tiny=setting.tiny,
+        )
+        drawing = our_drawing(ours, sampling, batch_size=size)
+        found = setting.time(drawing, theirs, per_call=size, calls=3 if size == 1 else 1)
+        yield "drawing", f"next-scale d{depth} and VAR-d{depth}, batch {size}", found
+        yield (
+            "shares",
+            f"next-scale d{depth}, batch {size}",
+            our_shares(ours, sampling, batch_size=size),
+        )
+
+
+def head(setting: Setting) -> Found:
+    """MAR-B's head, each evaluation of as many positions: 4 a picture, as its 64 steps take."""
+    num_steps = 2 if setting.tiny else peer_programs.MAR_STEPS
+    for size in setting.batch_sizes:
+        ours = our_head(setting.size("mar-b"), batch_size=size, grid_size=2, device=setting.device)
+        theirs = peer_programs.mar_head(
+            setting.sources, num_tokens=4 * size, device=setting.device, num_steps=num_steps
+        )
+        found = setting.time(Program(run=ours), theirs, per_call=num_steps, calls=2)
+        yield "heads", f"an evaluation of MAR-B's head, batch {size}", found
+
+
+def denoiser(setting: Setting) -> Found:
+    """DiT-XL/2's 50 steps."""
+    size, grid = (1, 4) if setting.tiny else (8, 32)
+    ours = our_head(
+        setting.size("dit-xl/2"), batch_size=size, grid_size=grid, device=setting.device
+    )
+    theirs = peer_programs.dit_denoise(
+        setting.sources, batch_size=size, device=setting.device, tiny=setting.tiny
+    )
+    found = setting.time(Program(run=ours), theirs, per_call=size)
+    yield "heads", f"DiT-XL/2's 50 steps, batch {size}, a picture", found
+
+
+def masked(setting: Setting) -> Found:
+    """A picture by MAR-B whole: its 64 steps, and our one step of the trunk."""
+    size = setting.batch_sizes[-1]
+    ours = our_head(
+        setting.size("mar-b"),
+        batch_size=size,
+        grid_size=4 if setting.tiny else 16,
+        device=setting.device,
+    )
+    theirs = peer_programs.mar_draw(
+        setting.sources,
+        batch_size=size,
+        device=setting.device,
+        num_iter=1 if setting.tiny else 64,
+    )
+    found = replace(setting, turns=1).time(Program(run=ours), theirs, per_call=size, num_warm=0)
+    yield "heads", f"MAR-B's latents whole, batch {size}, a picture", found
+
+
+def step_next_token(setting: Setting) -> Found:
+    """A training step of 343M parameters, against LlamaGen-L compiled."""
+    size = 2 if setting.tiny else 128
+    rows = max(1, size // 8)
+    ours = measured_step(
+        setting.size("343M"),
+        lambda p: [picture_rows(p, num_rows=rows, documents=size // rows)],
+        device=setting.device,
+    )
+    theirs = peer_programs.llamagen_step(
+        setting.sources, batch_size=size, device=setting.device, tiny=setting.tiny
+    )
+    found = setting.time(Program(run=partial(ours.run, 0)), theirs, per_call=size, calls=5)
+    yield "steps", f"343M and LlamaGen-L compiled, {size} pictures", found
+    yield "utilisation", f"343M, {size} pictures", _utilisation(setting, ours, found["ours"] * size)
+
+
+def step_next_scale(setting: Setting) -> Found:
+    """A training step of ten scales, against VAR-d16, at a batch of which both fit."""
+    size = 2 if setting.tiny else 32
+    ours = measured_step(
+        setting.size("var-d16"),
+        lambda p: [picture_rows(p, num_rows=size // 2, documents=2)],
+        device=setting.device,
+    )
+    theirs = peer_programs.var_step(
+        setting.sources, depth=16, batch_size=size, device=setting.device, tiny=setting.tiny
+    )
+    found = setting.time(Program(run=partial(ours.run, 0)), theirs, per_call=size, calls=5)
+    yield "steps", f"next-scale d16 and VAR-d16, {size} pictures", found
+    name = f"next-scale d16, {size} pictures"
+    yield "utilisation", name, _utilisation(setting, ours, found["ours"] * size)
+
+
+def step_775m(setting: Setting) -> Found:
+    """A training step of 775M parameters against the products' ceiling."""
+    size = 2 if setting.tiny else 64
+    ours = measured_step(
+        setting.size("775M"),
+        lambda p: [picture_rows(p, num_rows=max(1, size // 8), documents=min(size, 8))],
+        device=setting.device,
+    )
+    times = seconds_of(lambda: ours.run(0), setting.device, repeats=5, num_warm=3)
+    found = _utilisation(setting, ours, 1000 * median(times))
+    yield "utilisation", f"775M, {size} pictures", found
+
+
+def packing(setting: Setting) -> Found:
+    """Rows packed with interleaved documents of all lengths, and plain rows of one picture each."""
+    rows, length = (1, 256) if setting.tiny else (16, 2064)
+    sizes = setting.size("343M")
+    plain = 2 if setting.tiny else rows * length // 258
+    ours = measured_step(
+        sizes,
+        lambda p: [
+            picture_rows(p, num_rows=plain, documents=1),
+            interleaved_rows(p, num_rows=rows, row_length=length),
+        ],
+        device=setting.device,
+    )
+    found = setting.time(
+        Program(run=partial(ours.run, 1)), Program(run=partial(ours.run, 0)), calls=5, num_warm=2
+    )
+    cost = {"packed": found["ours"], "plain": found["theirs"]}
+    yield (
+        "packing",
+        f"343M, {rows} x {length} positions",
+        cost | {"packed over plain": float(f"{found['ours'] / found['theirs']:.4g}")},
+    )
+
+
+ROWS: dict[str, Callable[[Setting], Found]] = {
+    "next_token": next_token,
+    "next_scale_d16": partial(next_scale, depth=16),
+    "next_scale_d30": partial(next_scale, depth=30),
+    "step_next_token": step_next_token,
+    "step_next_scale": step_next_scale,
+    "head": head,
+    "denoiser": denoiser,
+    "packing": packing,
+    "step_775m": step_775m,
+    "masked": masked,
+}
+"""In the order of what they tell: a run that is cut off has the first of them."""
+
+
+def _utilisation(setting: Setting, step: MeasuredStep, milliseconds: float) -> Row:
+    ceiling = measure_ceilings(setting.device, torch.bfloat16).flops_per_second
+    achieved = step.flops[0] / milliseconds * 1000
+    return {
+        "ms a step": float(f"{milliseconds:.4g}"),
+        "TFLOP/s": float(f"{achieved / 1e12:.4g}"),
+        "ceiling, TFLOP/s": float(f"{ceiling / 1e12:.4g}"),
+        "share": float(f"{achieved / ceiling:.3g}"),
+    }
