@@ -35,7 +35,7 @@ from unimm.probes.probe import Bench, ProbeConfig, ProbeResult
 from unimm.probes.spec import FeatureSpec
 from unimm.probes.supervised import SupervisedConfig, train_supervised
 
-_WARM_STEPS = 100
+_WARM_STEPS = 20  # longer, and a head that learns only the mean ends in one bin for good
 _NUM_SHOWN = 6
 Row = dict[str, float]
 
