@@ -18,6 +18,7 @@ from unimm.objectives.diffusion import Diffusion
 from unimm.pipeline import Pipeline
 from unimm.probes.row_bank import RowBank
 from unimm.probes.sources import latents_of_pixels, tell
+from unimm.probes.spec import half_precision
 
 
 class Scorer(Protocol):
@@ -97,7 +98,8 @@ class HeadScorer:
             for part in torch.arange(len(rows), device=rows.device).split(self.batch_size):
                 x0 = self.x0[rows[part]]
                 noise, t = self._draw(draw, x0)
-                found = self.denoiser(add_noise(x0, noise, t), t, self.told[columns[part]])
+                with half_precision(x0.device):
+                    found = self.denoiser(add_noise(x0, noise, t), t, self.told[columns[part]])
                 error = (found.velocity - velocity_of(x0, noise)).square()
                 total[part] += error.flatten(1).mean(1)
                 self.evaluations += len(part)
