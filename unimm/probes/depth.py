@@ -15,7 +15,6 @@ from unimm.data.labelled.sets import LabelledPictures
 from unimm.metrics.depth import affine_align, depth_errors
 from unimm.probes.dense import (
     OneCycleConfig,
-    apply_head,
     build_head,
     predict_dense,
     train_dense,
@@ -197,7 +196,7 @@ class DepthConfig(ProbeConfig):
         steps = iter(range(self.supervised.num_steps))
 
         def loss(head: nn.Module, maps: list[Tensor], rows: Tensor) -> Tensor:
-            return step_loss(apply_head(head, maps), rows, next(steps))
+            return step_loss(head(maps), rows, next(steps))
 
         trained = train_supervised(bench, spec, layers, head, loss, self.supervised)
         return trained, head.eval()

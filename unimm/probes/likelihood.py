@@ -18,7 +18,6 @@ from unimm.objectives.diffusion import Diffusion
 from unimm.pipeline import Pipeline
 from unimm.probes.row_bank import RowBank
 from unimm.probes.sources import latents_of_pixels, tell
-from unimm.probes.spec import half_precision
 
 
 class Scorer(Protocol):
@@ -98,8 +97,7 @@ class HeadScorer:
             for part in torch.arange(len(rows), device=rows.device).split(self.batch_size):
                 x0 = self.x0[rows[part]]
                 noise, t = self._draw(draw, x0)
-                with half_precision(x0.device):
-                    found = self.denoiser(add_noise(x0, noise, t), t, self.told[columns[part]])
+                found = self.denoiser(add_noise(x0, noise, t), t, self.told[columns[part]])
                 error = (found.velocity - velocity_of(x0, noise)).square()
                 total[part] += error.flatten(1).mean(1)
                 self.evaluations += len(part)
