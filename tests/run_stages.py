@@ -4,6 +4,7 @@ Started by torchrun: argv is the folder that ``tiny_run`` prepared and what to d
 """
 
 import ctypes
+import functools
 import json
 import os
 import signal
@@ -30,6 +31,7 @@ from unimm.training.prepare import Parts, prepare
 STEPS = 20
 ROWS = 8  # of a step: micro-batches of 1 on two ranks accumulate 4, of 4 none
 FROZEN = {"frozen": ("backbone.layers.0", "code_embedding")}
+TRUNK = {"frozen": ("text_embedding", "code_embedding", "objectives")}  # only the trunk learns
 # Name of a way to train on two ranks -> what differs from the single process.
 WAYS: dict[str, dict[str, Any]] = {
     "zero_0": {"micro_rows": 4},
@@ -37,6 +39,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "zero_2": {"micro_rows": 1, "zero_stage": 2},
     "zero_3": {"micro_rows": 4, "zero_stage": 3},
     "offload": {"micro_rows": 4, "zero_stage": 2, "offload_optimizer": True},
+    "compiled": {"micro_rows": 4, "zero_stage": 3, "compile": True},
 }
 # All combinations: stage (and offload), accumulation, checkpointing, frozen parts.
 ALL_WAYS: dict[str, dict[str, Any]] = {
@@ -51,6 +54,18 @@ ALL_WAYS: dict[str, dict[str, Any]] = {
     for rows in (1, 4)
     for again in (False, True)
     for frozen in (False, True)
+}
+ALL_WAYS |= {
+    f"{'trunk_' if trunk else ''}compiled_{stage}_{again}": {
+        "micro_rows": 4,
+        "zero_stage": stage,
+        "compile": True,
+        "checkpoint_activations": again,
+        "optimizer": TRUNK if trunk else {},
+    }
+    for stage in (1, 2, 3)
+    for again in (False, True)
+    for trunk in (False, True)
 }
 # Runs that go on with two ranks, one and two: stage of each leg, and the step after which it ends.
 LEGS = {"1": (1, 1, 1), "2": (2, 2, 2), "3": (3, 3, 3), "frozen": (3, 0, 1)}
@@ -167,7 +182,10 @@ def wait_for(path: Path) -> None:
 
 def main(folder: Path, task: str) -> None:
     torch.set_num_threads(1)
+    # Layers are traced and cut as ever, but kernels for a CPU would take longer than all runs.
+    torch.compile = functools.partial(torch.compile, backend="aot_eager_decomp_partition")
     for name, way in (ALL_WAYS if task == "all" else WAYS).items():
+        torch.compiler.reset()
         run(run_config(folder, name, **way))
     if task != "all":
         export(folder)

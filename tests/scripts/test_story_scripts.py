@@ -32,7 +32,7 @@ def test_stories_are_timed_by_each_objective(tmp_path, monkeypatch):
         monkeypatch,
         "eval/benchmark_stories.py",
         *(tmp_path / "model", "--batch-sizes", 2, "--repeats", 1, "--pages", 1),
-        *("--device", "cpu", "--ledger", tmp_path / "ledger"),
+        *("--max-text-tokens", 8, "--device", "cpu", "--ledger", tmp_path / "ledger"),
     )
     assert said == ""
     table = json.loads((tmp_path / "ledger/stories_speed.json").read_text())["figures"]["stories"]

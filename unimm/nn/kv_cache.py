@@ -175,6 +175,7 @@ class CacheView:
         is_full: bool = False,
     ) -> None:
         self.cache, self.lengths, self.longest = cache, lengths, longest
+        self.first_row, self.num_new = rows[0], num_new
         device = cache.keys.device
         step = torch.arange(num_new, device=device)
         # Neighbouring rows, such as all of one guidance branch, are read without a copy.
@@ -210,6 +211,10 @@ class CacheView:
         rows = self.rows[:, None]
         keys[rows, :, self.write_at] = key.transpose(1, 2).to(keys.dtype)
         values[rows, :, self.write_at] = value.transpose(1, 2).to(values.dtype)
-        if self.span is not None:
-            return keys[self.span, :, : self.longest], values[self.span, :, : self.longest]
-        return keys[self.rows, :, : self.longest], values[self.rows, :, : self.longest]
+        return self.seen(layer)
+
+    def seen(self, layer: int) -> tuple[Tensor, Tensor]:
+        """A layer's keys and values up to the longest row, ``(R, H_kv, S, head_dim)``."""
+        rows = self.rows if self.span is None else self.span
+        keys, values = self.cache.keys[layer], self.cache.values[layer]
+        return keys[rows, :, : self.longest], values[rows, :, : self.longest]

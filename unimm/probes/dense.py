@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unimm.probes.probe import Bench
-from unimm.probes.spec import half_precision
 
 Loss = Callable[[Tensor, Tensor, int], Tensor]
 """``(output (B, O, h, w), rows (B,), step)`` to a scalar."""
@@ -41,12 +40,6 @@ def build_head(build: Callable[[], nn.Module], bench: Bench) -> nn.Module:
         return build().to(bench.device)
 
 
-def apply_head(head: nn.Module, maps: Sequence[Tensor]) -> Tensor:
-    """What a head gives for maps ``(B, D, h, w)``, in float32: ``(B, O, h, w)``."""
-    with half_precision(maps[0].device):
-        return head([x.float() for x in maps]).float()
-
-
 def train_dense(
     bench: Bench,
     head: nn.Module,
@@ -66,7 +59,7 @@ def train_dense(
     from rich.progress import track
 
     optimizer = torch.optim.AdamW(
-        head.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        head.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.learning_rate, total_steps=config.num_steps, pct_start=0.1
@@ -78,7 +71,7 @@ def train_dense(
     steps = range(config.num_steps)
     for step in track(steps, description="head", disable=not bench.cache.show_progress):
         rows = order[step]
-        cost = loss(apply_head(head, [x[rows].to(bench.device) for x in maps]), rows, step)
+        cost = loss(head([x[rows].to(bench.device).float() for x in maps]), rows, step)
         optimizer.zero_grad()
         cost.backward()
         nn.utils.clip_grad_norm_(head.parameters(), 1.0)
@@ -95,7 +88,7 @@ def predict_dense(
     head.eval()
     for start in range(0, len(maps[0]), batch_size):
         rows = slice(start, start + batch_size)
-        yield apply_head(head, [x[rows].to(bench.device) for x in maps])
+        yield head([x[rows].to(bench.device).float() for x in maps])
 
 
 def upsample(output: Tensor, size: tuple[int, int]) -> Tensor:

@@ -26,7 +26,6 @@ from unimm.objectives.diffusion import Diffusion
 from unimm.pipeline import Pipeline
 from unimm.probes.painted import depth_picture_of
 from unimm.probes.sources import latents_of_pixels, tell
-from unimm.probes.spec import half_precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,15 +76,13 @@ class DepthPainter(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Standardised latents to depth ``(B, H, W)`` about [-1, 1]; gradients flow."""
-        with half_precision(latents.device):
-            drawn = self.pipeline.image_tokenizer.decoder(self.space.restore(latents))
-        return drawn.float().mean(1)
+        drawn = self.pipeline.image_tokenizer.decoder(self.space.restore(latents))
+        return drawn.mean(1)
 
     def forward(self, x: Tensor, t: Tensor, picture: Tensor) -> Tensor:
         """Velocity of noisy depth latents ``(B, C, h, w)`` beside the picture's."""
         told = self.told.expand(len(x), -1, -1)  # pyright: ignore[reportCallIssue]
-        with half_precision(x.device):
-            return self.denoiser(torch.cat([picture, x], dim=1), t, told).velocity.float()
+        return self.denoiser(torch.cat([picture, x], dim=1), t, told).velocity
 
     @torch.no_grad()
     def paint(self, picture: Tensor, *, num_steps: int, generator: torch.Generator) -> Tensor:
@@ -133,7 +130,9 @@ def train_painter(
     if config.num_steps == 0:
         return
     parameters = list(painter.denoiser.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(
+        parameters, lr=config.learning_rate, weight_decay=0.01, fused=True
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.learning_rate, total_steps=config.num_steps, pct_start=0.05
     )

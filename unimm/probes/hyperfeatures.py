@@ -65,7 +65,7 @@ class HyperfeaturesConfig(ProbeConfig):
             lambda: Mixer([x[0].shape[1] for x in maps], len(maps[0]), self.width), bench
         )
         assert isinstance(mixer, Mixer)
-        optimizer = torch.optim.AdamW(mixer.parameters(), lr=self.learning_rate)
+        optimizer = torch.optim.AdamW(mixer.parameters(), lr=self.learning_rate, fused=True)
         generator = torch.Generator().manual_seed(bench.seed)
         pairs = train.need("pairs")
         for _ in range(self.num_steps):

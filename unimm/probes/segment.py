@@ -15,7 +15,6 @@ from unimm.data.labelled.sets import NO_CLASS, LabelledPictures
 from unimm.metrics.segmentation import confusion, mean_iou
 from unimm.probes.dense import (
     OneCycleConfig,
-    apply_head,
     build_head,
     predict_dense,
     train_dense,
@@ -138,7 +137,7 @@ class SegmentConfig(ProbeConfig):
         step_loss = self._loss(bench)
 
         def loss(head: nn.Module, maps: list[Tensor], rows: Tensor) -> Tensor:
-            return step_loss(apply_head(head, maps), rows, 0)
+            return step_loss(head(maps), rows, 0)
 
         trained = train_supervised(bench, spec, self.layers, head, loss, self.supervised)
         return trained, head.eval()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from unimm.probes.features import prepare_all
 from unimm.probes.probe import Bench
-from unimm.probes.spec import FeatureSpec, half_precision, resolve_layers
+from unimm.probes.spec import FeatureSpec, resolve_layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,11 @@ def train_supervised(
     source.network.requires_grad_(True).train()
     parameters = [*source.network.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(
-        parameters, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98)
+        parameters,
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        betas=(0.9, 0.98),
+        fused=True,
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.learning_rate, total_steps=config.num_steps, pct_start=0.05
@@ -72,8 +76,7 @@ def train_supervised(
         # Another noise at every step: the network must not learn one by heart.
         seed = int(torch.randint(2**31, (), generator=generator))
         noisy = replace(spec, noise_seed=seed)
-        with half_precision(bench.device):
-            maps = source(shown[rows], noisy, numbers)
+        maps = source(shown[rows], noisy, numbers)
         cost = loss(head, [x.float() for x in maps], rows)
         optimizer.zero_grad()
         cost.backward()

@@ -1,0 +1,100 @@
+"""Fused steps of the trunk against its layers, float32 and bfloat16.
+
+TRITON_INTERPRET=1 runs them on a CPU where Triton is installed.
+"""
+
+import os
+
+import pytest
+import torch
+
+from unimm.nn.kv_cache import KVCache
+from unimm.nn.transformer import Backbone, BackboneConfig
+
+IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if IS_INTERPRETED else "cuda"
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(
+        not IS_INTERPRETED and not torch.cuda.is_available(), reason="needs a CUDA device"
+    ),
+]
+
+
+def backbone_of(dtype: torch.dtype, **changes) -> Backbone:
+    sizes = {"dim": 64, "depth": 2, "num_heads": 4, "num_kv_heads": 2, "ffn_dim": 176}
+    torch.manual_seed(0)
+    backbone = Backbone(BackboneConfig(**(sizes | changes))).to(DEVICE, dtype).eval()
+    for parameter in backbone.parameters():
+        parameter.requires_grad_(False)
+        if parameter.ndim > 1:
+            parameter.mul_(6)
+        else:
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return backbone
+
+
+def cache_of(backbone: Backbone, rows: int, dtype: torch.dtype) -> KVCache:
+    config = backbone.config
+    return KVCache(
+        depth=config.depth,
+        num_rows=rows,
+        num_kv_heads=config.num_kv_heads,
+        max_length=192,
+        head_dim=config.head_width,
+        dtype=dtype,
+        device=DEVICE,
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("num_rows", "num_new", "is_causal", "changes"),
+    [
+        (1, 1, True, {}),
+        (2, 1, True, {}),
+        (3, 1, True, {"num_kv_heads": 4}),
+        (6, 1, True, {}),
+        (2, 1, True, {"use_qk_norm": False}),
+        (2, 1, True, {"dim": 1040, "head_dim": 16, "depth": 1}),
+        (2, 3, True, {}),
+        (3, 4, False, {}),
+        (2, 4, False, {"use_qk_norm": False, "head_dim": 32}),
+    ],
+)
+def test_fused_steps_are_those_of_the_layers(dtype, num_rows, num_new, is_causal, changes):
+    from unimm.nn.fused_layers import run_fused
+
+    backbone = backbone_of(dtype, **changes)
+    plain, fused = (cache_of(backbone, num_rows + 1, dtype) for _ in range(2))
+    rows = list(range(1, num_rows + 1))
+    generator = torch.Generator().manual_seed(0)
+    history = 0.5 * torch.randn(plain.keys.shape, generator=generator)
+    for cache in (plain, fused):
+        cache.keys.copy_(history)
+        cache.values.copy_(-history)
+        # One row is empty; one ends a tile of 128.
+        cache.advance(rows, [0, 127, 150, 30, 5, 1][:num_rows])
+    with torch.no_grad():
+        for step in range(3):
+            x = torch.randn(num_rows, num_new, backbone.config.dim, generator=generator)
+            x = x.to(DEVICE, dtype)
+            positions = torch.randint(0, 900, (num_rows, num_new, 3), generator=generator)
+            positions = positions.to(DEVICE)
+            found = []
+            for run, cache in ((backbone, plain), (None, fused)):
+                view = cache.view(rows, num_new, is_causal=is_causal)
+                if run is None:
+                    found.append(run_fused(backbone, x, positions, view))
+                else:
+                    found.append(run(x, positions, cache=view))
+                cache.advance(rows, [num_new] * num_rows)
+            expected, got = (y.float() for y in found)
+            assert expected.std() > 0.1
+            error = float((expected - got).norm() / expected.norm())
+            assert error < (1e-5 if dtype == torch.float32 else 3e-2), (step, error)
+            for name in ("keys", "values"):
+                pair = [getattr(cache, name).float() for cache in (plain, fused)]
+                torch.testing.assert_close(
+                    *pair, atol=1e-4 if dtype == torch.float32 else 0.2, rtol=0.05
+                )

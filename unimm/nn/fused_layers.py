@@ -1,0 +1,246 @@
+"""The trunk's cached steps on a GPU in few kernels; hidden states are those of its layers.
+
+With few rows everything is read-once kernels of our own; with many the library multiplies, and
+ours do what lies between. Legend as in ``transformer.py``; ``T`` is ``R n``, positions of a step.
+"""
+
+import importlib.util
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from unimm.nn.attention import attend
+from unimm.nn.kv_cache import CacheView
+from unimm.nn.transformer import Attention, Backbone, DecoderLayer, RMSNorm
+
+FEW_ROWS = 4
+"""Rows up to which a matrix is read by our kernel: the library's are made for more."""
+LONGEST = 4096
+"""Positions up to which one program attends for a head; longer rows want several."""
+
+
+def can_fuse(backbone: Backbone, x: Tensor) -> bool:
+    """Whether a step can run here: inference on a GPU that Triton compiles for."""
+    config = backbone.config
+    half = config.head_width // 2
+    is_even = half & (half - 1) == 0 and config.dim % 16 == 0 and config.ffn_dim % 16 == 0
+    is_same = x.dtype == backbone.norm.weight.dtype and x.dtype != torch.float64
+    is_able = x.is_cuda and importlib.util.find_spec("triton") is not None
+    return is_able and is_even and is_same and not torch.is_grad_enabled()
+
+
+def run_fused(backbone: Backbone, x: Tensor, position_ids: Tensor, view: CacheView) -> Tensor:
+    """Run a cached step.
+
+    Args:
+        backbone: for which ``can_fuse`` is true.
+        x: ``(R, n, D)``.
+        position_ids: ``(R, n, 3)`` int64.
+        view: of neighbouring rows.
+
+    Returns:
+        ``(R, n, D)``, normalised.
+    """
+    shape = x.shape
+    angles = _angles(position_ids, backbone.config.head_width, backbone.config.rope_base)
+    stream = x.reshape(-1, shape[-1]).contiguous()  # (T, D)
+    for index, layer in enumerate(backbone.layers):
+        assert isinstance(layer, DecoderLayer)
+        stream = _layer(layer, index, stream, angles, view)
+    return backbone.norm(stream).view(shape)
+
+
+def _layer(
+    layer: DecoderLayer, index: int, x: Tensor, angles: tuple[Tensor, Tensor], view: CacheView
+) -> Tensor:
+    """``(T, D)`` to ``(T, D)``."""
+    is_few = len(x) <= FEW_ROWS
+    attention, mlp = layer.self_attn, layer.mlp
+    projected = (_project_few if is_few else _project)(layer, x)
+    if view.num_new == 1 and view.longest <= LONGEST:
+        mixed = _attend_one(attention, index, projected, angles, view)
+    else:
+        mixed = _attend(attention, index, projected, angles, view)
+    if is_few:
+        x = _add_product_few(x, mixed, attention.o_proj.weight)
+        return _add_product_few(x, _gate_few(layer, x), mlp.down_proj.weight)
+    x = torch.addmm(x, mixed, attention.o_proj.weight.t())
+    normed = layer.post_attention_layernorm(x)
+    gate, up = functional.linear(normed, mlp.gate_proj.weight), mlp.up_proj(normed)
+    hidden = torch.empty_like(gate)
+    _kernels().gated_kernel[(-(-gate.numel() // 1024),)](gate, up, hidden, gate.numel(), block=1024)
+    return torch.addmm(x, hidden, mlp.down_proj.weight.t())
+
+
+def _kernels() -> Any:
+    """Where Triton is; a CPU has none."""
+    from unimm.nn import fused_kernels
+
+    return fused_kernels
+
+
+def _angles(position_ids: Tensor, width: int, base: float) -> tuple[Tensor, Tensor]:
+    """As ``rope_cos_sin``, ``(T, width / 2)`` each."""
+    half, count = width // 2, position_ids.shape[0] * position_ids.shape[1]
+    steps = torch.arange(half, device=position_ids.device, dtype=torch.float32)
+    frequencies = base ** (-2.0 * steps / width)
+    cosines = torch.empty(count, half, device=position_ids.device)
+    sines = torch.empty_like(cosines)
+    _kernels().angles_kernel[(count,)](
+        position_ids.contiguous(), frequencies, cosines, sines, half=half, block=half, num_warps=1
+    )
+    return cosines, sines
+
+
+Projected = tuple[Tensor, Tensor, Tensor]
+"""Queries, keys and values ``(T, heads * W)``; the rows may lie apart."""
+
+
+def _project(layer: DecoderLayer, x: Tensor) -> Projected:
+    normed, attention = layer.input_layernorm(x), layer.self_attn
+    return attention.q_proj(normed), attention.k_proj(normed), attention.v_proj(normed)
+
+
+def _project_few(layer: DecoderLayer, x: Tensor) -> Projected:
+    attention, norm = layer.self_attn, layer.input_layernorm
+    num_query, num_key = (len(m.weight) for m in (attention.q_proj, attention.k_proj))
+    out = x.new_empty(len(x), num_query + 2 * num_key)
+    _kernels().project_kernel[(out.shape[1] // 8,)](
+        x,
+        norm.weight,
+        attention.q_proj.weight,
+        attention.k_proj.weight,
+        attention.v_proj.weight,
+        out,
+        x.shape[1],
+        num_query,
+        num_key,
+        norm.eps,
+        **_blocks(x, 8),
+    )
+    query, key, value = out.split([num_query, num_key, num_key], dim=1)
+    return query, key, value
+
+
+def _gate_few(layer: DecoderLayer, x: Tensor) -> Tensor:
+    norm, mlp = layer.post_attention_layernorm, layer.mlp
+    out = x.new_empty(len(x), len(mlp.gate_proj.weight))
+    _kernels().gate_kernel[(out.shape[1] // 8,)](
+        x,
+        norm.weight,
+        mlp.gate_proj.weight,
+        mlp.up_proj.weight,
+        out,
+        x.shape[1],
+        out.shape[1],
+        norm.eps,
+        **_blocks(x, 8),
+    )
+    return out
+
+
+def _add_product_few(x: Tensor, hidden: Tensor, weight: Tensor) -> Tensor:
+    out = torch.empty_like(x)
+    _kernels().add_product_kernel[(x.shape[1] // 4,)](
+        x, hidden, weight, out, hidden.shape[1], x.shape[1], **_blocks(x, 4)
+    )
+    return out
+
+
+def _blocks(x: Tensor, block_out: int) -> dict[str, int]:
+    """Outputs of a program and numbers that it reads at once: enough are in flight, none spilled."""
+    padded = 1 << (len(x) - 1).bit_length()
+    block_in = 1024 if padded <= 2 else 512
+    return {"num_rows": len(x), "padded": padded, "block_out": block_out, "block_in": block_in}
+
+
+def _attend_one(
+    attention: Attention,
+    index: int,
+    projected: Projected,
+    angles: tuple[Tensor, Tensor],
+    view: CacheView,
+) -> Tensor:
+    """One new position a row, ``(R, H W)``."""
+    query, key, value = projected
+    out = query.new_empty(query.shape)
+    keys, values = view.cache.keys[index], view.cache.values[index]
+    grid = (len(query), attention.num_heads)
+    _kernels().attend_one_kernel[grid](
+        query,
+        key,
+        value,
+        *_norms(attention),
+        *angles,
+        view.lengths,
+        keys,
+        values,
+        out,
+        view.first_row,
+        query.stride(0),
+        key.stride(0),
+        value.stride(0),
+        keys.stride(0),
+        keys.stride(1),
+        _eps(attention),
+        attention.width**-0.5,
+        num_heads=attention.num_heads,
+        group=attention.num_heads // attention.num_kv_heads,
+        half=attention.width // 2,
+        has_norm=isinstance(attention.q_norm, RMSNorm),
+        block=128,
+    )
+    return out
+
+
+def _attend(
+    attention: Attention,
+    index: int,
+    projected: Projected,
+    angles: tuple[Tensor, Tensor],
+    view: CacheView,
+) -> Tensor:
+    """Several new positions a row, ``(T, H W)``."""
+    query, key, value = projected
+    num_rows, num_new = len(view.lengths), view.num_new
+    rotated = query.new_empty(num_rows, attention.num_heads, num_new, attention.width)
+    keys, values = view.cache.keys[index], view.cache.values[index]
+    grid = (len(query), attention.num_heads + attention.num_kv_heads)
+    _kernels().store_rotated_kernel[grid](
+        query,
+        key,
+        value,
+        *_norms(attention),
+        *angles,
+        view.lengths,
+        keys,
+        values,
+        rotated,
+        num_new,
+        view.first_row,
+        query.stride(0),
+        key.stride(0),
+        value.stride(0),
+        keys.stride(0),
+        keys.stride(1),
+        _eps(attention),
+        num_heads=attention.num_heads,
+        num_kv_heads=attention.num_kv_heads,
+        half=attention.width // 2,
+        has_norm=isinstance(attention.q_norm, RMSNorm),
+        num_warps=1,
+    )
+    out = attend(rotated, *view.seen(index), view.visibility)
+    return out.transpose(1, 2).reshape(len(query), -1)
+
+
+def _norms(attention: Attention) -> tuple[Tensor, Tensor]:
+    if isinstance(attention.q_norm, RMSNorm) and isinstance(attention.k_norm, RMSNorm):
+        return attention.q_norm.weight, attention.k_norm.weight
+    return attention.q_proj.weight, attention.k_proj.weight  # not read
+
+
+def _eps(attention: Attention) -> float:
+    return attention.q_norm.eps if isinstance(attention.q_norm, RMSNorm) else 0.0
