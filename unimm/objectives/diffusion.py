@@ -6,7 +6,7 @@ Legend: ``M`` pictures, ``n`` patches, ``R`` noisy versions of a picture, ``C h 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -92,6 +92,10 @@ class DiffusionConfig(ObjectiveConfig):
                 f"num_scalars {self.denoiser.num_scalars}: documents carry no micro-conditioning; "
                 "only a denoiser used by itself can have it"
             )
+
+    def for_drawing(self) -> "DiffusionConfig":
+        """Without the second loss."""
+        return replace(self, code_weight=0.0)
 
     def build(self, dim: int, spec: ImageSpec) -> "Diffusion":
         """Make the head."""

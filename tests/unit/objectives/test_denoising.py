@@ -5,14 +5,24 @@ from itertools import product
 
 import pytest
 import torch
-from helpers import SPEC, SPECIAL, packed, tiny_image_tokenizer, tiny_model, tiny_objective
+from helpers import (
+    BACKBONE,
+    SPEC,
+    SPECIAL,
+    packed,
+    tiny_image_tokenizer,
+    tiny_model,
+    tiny_objective,
+)
 
 from unimm.document import Document, ImageTokens, Part
 from unimm.generation.engine import Engine, picture_lengths
+from unimm.model import ModelConfig, UniMM
 from unimm.nn.denoiser import DenoiserConfig
 from unimm.nn.sampling import SamplingConfig
 from unimm.objectives.diffusion import Diffusion, DiffusionConfig
 from unimm.objectives.latents import LatentSpace, patch_positions
+from unimm.objectives.next_token import NextTokenConfig
 
 TEXTS = ([7, 8], [9, 10])
 
@@ -57,6 +67,7 @@ def drawn(model, seed: int, **sampling):
         generators=[torch.Generator().manual_seed(seed + i) for i in range(2)],
         capacity=10 + 4 * picture_lengths(model)[1],
         is_guided=False,
+        objective="diffusion" if "diffusion" in model.config.heads else None,
     )
     codes = engine.draw(SamplingConfig(**sampling)).codes
     assert codes is not None
@@ -142,3 +153,27 @@ def test_queries_say_the_codes_of_their_patch(patch_size):
 def test_a_negative_weight_of_the_codes_is_refused():
     with pytest.raises(ValueError, match="code_weight -1"):
         DiffusionConfig(code_weight=-1)
+
+
+def test_shipped_it_draws_the_same_without_what_only_training_needs():
+    torch.manual_seed(0)
+    model = UniMM(
+        ModelConfig(
+            backbone=BACKBONE,
+            objectives=(NextTokenConfig(), replace(tiny_objective("diffusion"), code_weight=0.1)),
+        ),
+        special=SPECIAL,
+        spec=SPEC,
+    )
+    shipped = model.to_ship(["diffusion"])
+    assert shipped.config.heads == ("diffusion",)
+    missing = model.state_dict().keys() - shipped.state_dict().keys()
+    assert missing and all(
+        name.startswith(("objectives.next_token.", "objectives.diffusion.code_head."))
+        for name in missing
+    )
+    for found in (model, shipped):
+        found.bind(tiny_image_tokenizer())
+    assert torch.equal(drawn(model.eval(), 3), drawn(shipped, 3))
+    with pytest.raises(ValueError, match="this model draws by .*, not by 'masked'"):
+        model.to_ship(["masked"])
