@@ -11,18 +11,13 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
-from time import perf_counter
 from typing import Any
 
-import torch
 import tyro
 
-from unimm import generate_story, load_pipeline
-from unimm.data.world.splits import Split
-from unimm.evaluation.story_sets import story_tasks
+from unimm.evaluation.story_speed import time_stories
 from unimm.ledger import write_ledger
-from unimm.pipeline import Pipeline
+from unimm.pipeline import load_pipeline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,37 +42,6 @@ class Arguments:
     """Folder of the ledger ``stories_speed``; by default none is written."""
 
 
-def time_stories(pipeline: Pipeline, batch_size: int, arguments: Arguments) -> dict[str, Any]:
-    tasks = story_tasks("words", Split.VALIDATION, num=batch_size, seed=arguments.seed)
-    prompts = [task.page_texts[0] for task in tasks]
-    is_cuda = pipeline.device.type == "cuda"
-    if is_cuda:
-        torch.cuda.reset_peak_memory_stats(pipeline.device)
-    seconds, stories = [], []
-    for _ in range(1 + arguments.repeats):
-        start = perf_counter()
-        stories = generate_story(
-            pipeline,
-            prompts,
-            num_images=arguments.pages,
-            max_text_tokens=arguments.max_text_tokens,
-            seed=arguments.seed,
-        )
-        seconds.append(perf_counter() - start)  # pictures are on the CPU by then
-    taken = median(seconds[1:])
-    written = sum(len(x) for story in stories for x in story.tokens if isinstance(x, list))
-    row = {
-        "stories/s": float(f"{batch_size / taken:.3g}"),
-        "pictures/s": float(f"{batch_size * arguments.pages / taken:.3g}"),
-        "seconds": float(f"{taken:.4g}"),
-        "slowest, s": float(f"{max(seconds[1:]):.4g}"),
-        "text tokens a story": round(written / batch_size, 1),
-        "precision": pipeline.precision,
-    }
-    peak = torch.cuda.max_memory_allocated(pipeline.device) / 1e9 if is_cuda else None
-    return row if peak is None else row | {"peak GB": round(peak, 2)}
-
-
 def main(arguments: Arguments) -> None:
     loaded = load_pipeline(arguments.model, device=arguments.device)
     table: dict[str, dict[str, Any]] = {}
@@ -85,16 +49,21 @@ def main(arguments: Arguments) -> None:
         pipeline = loaded.draw_by(name)
         for size in arguments.batch_sizes:
             key = f"{name}, {size} of {arguments.pages} pages"
-            table[key] = time_stories(pipeline, size, arguments)
+            table[key] = time_stories(
+                pipeline,
+                batch_size=size,
+                num_pages=arguments.pages,
+                repeats=arguments.repeats,
+                seed=arguments.seed,
+                max_text_tokens=arguments.max_text_tokens,
+            )
             print(f"{key}: {table[key]}", flush=True)
     if arguments.ledger:
-        command = shlex.join(["python", *sys.argv])
-        figures = {"stories": table}
         path = write_ledger(
             "stories_speed",
-            command=command,
+            command=shlex.join(["python", *sys.argv]),
             seed=arguments.seed,
-            figures=figures,
+            figures={"stories": table},
             folder=arguments.ledger,
         )
         print(f"wrote {path}")

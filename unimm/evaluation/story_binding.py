@@ -16,6 +16,7 @@ import torch
 from unimm.data.world.render import Renderer
 from unimm.data.world.splits import Split
 from unimm.document import Document, ImageTokens, Part, layout_document, pack
+from unimm.evaluation.story_controls import shares_pronoun
 from unimm.evaluation.story_judging import render_stories
 from unimm.evaluation.story_sets import StoryTask, story_tasks
 from unimm.pipeline import Pipeline, encode_image
@@ -30,7 +31,8 @@ class BindingConfig:
         ledger: folder of the ledger; empty writes none.
         sets: of ``story_sets``, with two characters.
         splits: validation (seen combinations) and held-out.
-        num_stories: of each set and split.
+        num_stories: of each set and split; both characters are ``she``, or both ``he``, so that
+            only the name tells them apart.
         seed: of the stories.
         device: "cpu" or "cuda"; empty takes the GPU where there is one.
     """
@@ -58,7 +60,8 @@ def score_binding(pipeline: Pipeline, config: BindingConfig) -> dict[str, dict[s
     table: dict[str, dict[str, Any]] = {}
     for split in (Split[name.upper()] for name in config.splits):
         for name in config.sets:
-            tasks = story_tasks(name, split, num=config.num_stories, seed=config.seed)
+            tasks = story_tasks(name, split, num=4 * config.num_stories + 16, seed=config.seed)
+            tasks = [task for task in tasks if shares_pronoun(task.truth)][: config.num_stories]
             gains = np.array([*_gains(pipeline, tasks)])
             key = f"{pipeline.drawing.name}, {split.name.lower()} {name}"
             table[key] = {

@@ -7,6 +7,7 @@ import pytest
 
 from unimm.data.world.atoms import scene_atoms
 from unimm.data.world.captions import sample_caption_scene
+from unimm.data.world.compose import heldout_facts
 from unimm.data.world.edits import EDIT_ACTIONS, sample_edit
 from unimm.data.world.parse import parse_caption
 from unimm.data.world.questions import sample_question
@@ -68,6 +69,7 @@ def test_a_mix_may_ask_for_captions_of_two_characters():
     pairs = [x for x in documents if x.truth["task"] == "two_characters"]
     assert 40 < len(pairs) < 80
     for document in pairs:
+        assert not heldout_facts(document.parts[1].scene)
         figures = [placed.figure for placed in document.parts[1].scene.placed]
         assert all(figure.is_character and figure.kind in document.parts[0] for figure in figures)
         assert len({figure.kind for figure in figures}) == 2
