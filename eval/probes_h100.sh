@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# All probes of a model on one GPU; each of these takes a few minutes:
+# All probes of a model on one GPU; each of these takes about a minute:
 #   eval/probes_h100.sh classify | fashion | depth | depth_dpt | segment | correspond | marigold
 #   eval/probes_h100.sh hyperfeatures      all layers and timesteps mixed
-#   eval/probes_h100.sh zero_shot          classes, tints and colour binding
+#   eval/probes_h100.sh zero_shot          classes, tints and colour binding; or one: zero_shot_class
 #   eval/probes_h100.sh depth_sequence     depth as the next picture, by the model's own objective
 #   eval/probes_h100.sh furniture          depth of 3-D models; FURNITURE is the folder of .sh3f files
 #   eval/probes_h100.sh photo              depth on a real photo; pip install scikit-image
@@ -26,7 +26,8 @@ probe() { # name of the settings, further flags
 }
 
 case $1 in
-classify | depth | depth_dpt | segment | correspond | hyperfeatures | marigold | depth_sequence)
+classify | depth | depth_dpt | segment | correspond | hyperfeatures | marigold | depth_sequence | \
+  zero_shot_class | zero_shot_tint | zero_shot_binding)
   probe "$@"
   ;;
 fashion) probe classify_fashion --data.folder "$DATA" "${@:2}" ;;

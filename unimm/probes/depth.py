@@ -160,7 +160,7 @@ class DepthConfig(ProbeConfig):
     def _depth(self, bench: Bench, output: Tensor) -> Tensor:
         """A head's output ``(B, K, h, w)`` as depth ``(B, H, W)`` of the truth's size."""
         low, high = bench.data.depth_range
-        centres = bin_centres(low, high, self.num_bins, self.spacing).to(output.device)
+        centres = bin_centres(low, high, self.num_bins, self.spacing, output.device)
         depth = depth_of_bins(output, centres, self.mixture)[:, None]
         return upsample(depth, _size(bench.data.train))[:, 0]
 

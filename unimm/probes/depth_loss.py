@@ -3,6 +3,7 @@
 Legend: ``B`` pictures, ``K`` bins, ``H W`` size.
 """
 
+from functools import cache
 from typing import Literal
 
 import torch
@@ -15,9 +16,15 @@ _SMALLEST = 1e-3
 _NUM_SCALES = 4
 
 
-def bin_centres(low: float, high: float, num_bins: int, spacing: Spacing) -> Tensor:
+def bin_centres(
+    low: float,
+    high: float,
+    num_bins: int,
+    spacing: Spacing,
+    device: torch.device | None = None,
+) -> Tensor:
     """Depths ``(num_bins,)`` that a head chooses between."""
-    share = torch.linspace(0, 1, num_bins)
+    share = torch.linspace(0, 1, num_bins, device=device)
     if spacing == "uniform":
         return low + (high - low) * share
     return low * (high / low) ** share
@@ -52,11 +59,17 @@ def silog(depth: Tensor, target: Tensor, mask: Tensor, *, is_warm: bool = True) 
     return ((variance if is_warm else 0.0) + 0.15 * mean.square()).clamp(min=1e-12).sqrt()
 
 
+@cache
+def _differences(device: torch.device) -> Tensor:
+    """Kernels ``(2, 1, 2, 2)`` of the difference to the right and downwards."""
+    return torch.tensor([[[[-1.0, 1], [0, 0]]], [[[-1, 0], [1, 0]]]], device=device)
+
+
 def gradient_loss(depth: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Difference of log-depth's gradients at four scales: edges where the truth has them."""
     gap = torch.where(mask, (depth + _SMALLEST).log() - (target + _SMALLEST).log(), 0.0)
     # Both axes by one convolution a scale: a handful of kernels, not dozens.
-    apart = gap.new_tensor([[[[-1, 1], [0, 0]]], [[[-1, 0], [1, 0]]]])  # (2, 1, 2, 2)
+    apart = _differences(gap.device)
     border = 2 ** (_NUM_SCALES - 1)
     gap, known = (
         functional.pad(x, (0, border, 0, border))[:, None] for x in (gap, mask.to(gap.dtype))

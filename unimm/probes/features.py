@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from unimm.pipeline import Pipeline, load_pipeline
 from unimm.probes.diffusers_folder import is_diffusers_folder, load_diffusers_folder
-from unimm.probes.sources import pipeline_features
+from unimm.probes.sources import denoising_objective, pipeline_features
 from unimm.probes.spec import FeatureModel, FeatureSpec, half_precision, resolve_layers
 from unimm.tokenizer.pixels import check_pixels
 
@@ -22,17 +22,24 @@ __all__ = ["FeatureModel", "FeatureSpec", "extract_features", "feature_maps", "l
 
 
 def load_feature_model(
-    name: str | Path, *, device: str | torch.device | None = None
+    name: str | Path, *, device: str | torch.device | None = None, objective: str = ""
 ) -> FeatureModel:
     """Load what is to be probed: a shipped model, a model folder, or a ``diffusers`` folder.
 
+    Args:
+        name: of it.
+        device: where it runs; by default the GPU where there is one.
+        objective: which of a model's objectives is looked at; by default the first that denoises,
+            or else the first.
+
     Raises:
-        ValueError: if there is no such model.
+        ValueError: if there is no such model or objective.
     """
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if is_diffusers_folder(name):
         return load_diffusers_folder(Path(name), device=target)
-    return pipeline_features(load_pipeline(name, device=target, dtype=torch.float32))
+    pipeline = load_pipeline(name, device=target, dtype=torch.float32)
+    return pipeline_features(pipeline.draw_by(objective or denoising_objective(pipeline)))
 
 
 def extract_features(

@@ -48,6 +48,14 @@ def pipeline_features(pipeline: Pipeline) -> FeatureModel:
     )
 
 
+def denoising_objective(pipeline: Pipeline) -> str | None:
+    """The first of a model's objectives that denoises."""
+    for config in pipeline.model.config.objectives:
+        if isinstance(pipeline.model.objective(config.name), Diffusion | Transfusion):
+            return config.name
+    return None
+
+
 class HeadSource:
     """A denoiser head, told what the trunk says of the condition."""
 

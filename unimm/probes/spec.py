@@ -139,4 +139,5 @@ def half_precision(device: torch.device) -> torch.autocast:
 def shared_noise(shape: Sequence[int], seed: int, device: torch.device) -> Tensor:
     """Noise ``(1, *shape)`` that all pictures share, the same on every device."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn((1, *shape), generator=generator).to(device)
+    # Without waiting for the device: training asks for another one at every step.
+    return torch.randn((1, *shape), generator=generator).to(device, non_blocking=True)
