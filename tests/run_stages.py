@@ -67,6 +67,7 @@ ALL_WAYS |= {
     for again in (False, True)
     for trunk in (False, True)
 }
+ALL_WAYS["compiled_shared_rows"] = WAYS["compiled"] | {"sequence_ranks": 2}
 GPU_WAYS: dict[str, dict[str, Any]] = {
     f"zero_{stage}": {"micro_rows": 4, "zero_stage": stage, "compile": True} for stage in (1, 2, 3)
 }
