@@ -67,6 +67,10 @@ ALL_WAYS |= {
     for again in (False, True)
     for trunk in (False, True)
 }
+ALL_WAYS["compiled_shared_rows"] = WAYS["compiled"] | {"sequence_ranks": 2}
+GPU_WAYS: dict[str, dict[str, Any]] = {
+    f"zero_{stage}": {"micro_rows": 4, "zero_stage": stage, "compile": True} for stage in (1, 2, 3)
+}
 # Runs that go on with two ranks, one and two: stage of each leg, and the step after which it ends.
 LEGS = {"1": (1, 1, 1), "2": (2, 2, 2), "3": (3, 3, 3), "frozen": (3, 0, 1)}
 ENDS = (4, 8, 0)
@@ -86,10 +90,21 @@ def run_config(
         folder,
         model=model,
         data=tiny_data(folder, rows_per_step=ROWS, micro_rows=micro_rows, row_length=200),
-        engine=EngineConfig(device="cpu", **way),
+        engine=EngineConfig(**({"device": "cpu"} | way)),
         optimizer=OptimizerConfig(**optimizer),
         run_dir=str(folder / name),
         max_steps=max_steps,
+    )
+
+
+def gpu_config(folder: Path, name: str, **way: Any) -> TrainConfig:
+    """The same for GPUs, in sizes that their kernels take."""
+    config = run_config(folder, name, device="cuda", **way)
+    backbone = BackboneConfig(dim=64, depth=2, num_heads=2, num_kv_heads=2, ffn_dim=96)
+    return replace(
+        config,
+        model=replace(config.model, backbone=backbone),
+        data=replace(config.data, row_length=256),
     )
 
 
@@ -181,6 +196,11 @@ def wait_for(path: Path) -> None:
 
 
 def main(folder: Path, task: str) -> None:
+    if task == "gpu":
+        for name, way in GPU_WAYS.items():
+            run(gpu_config(folder, name, **way))
+        shutdown()
+        return
     torch.set_num_threads(1)
     # Layers are traced and cut as ever, but kernels for a CPU would take longer than all runs.
     torch.compile = functools.partial(torch.compile, backend="aot_eager_decomp_partition")
