@@ -1,4 +1,4 @@
-"""Score whether pictures follow the name in their text, by likelihood: seconds, nothing is drawn.
+"""Score whether pictures follow the name in their text, by likelihood: nothing is drawn.
 
     python eval/score_binding.py --ledger docs/results
     python eval/score_binding.py --num_stories 2 --sets pair --splits validation   # a try on a CPU

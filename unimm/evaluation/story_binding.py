@@ -3,7 +3,7 @@
 Two characters are known; a later page names one of them, and its true picture is read. The same
 picture is read again under the other one's name. By how many nats is it likelier under the right
 name? A model that has not learned whom a name means gives 0, however well it draws; the measure
-moves long before drawn pictures do, and takes seconds.
+moves before drawn pictures do.
 """
 
 from collections.abc import Iterator, Sequence
