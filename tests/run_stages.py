@@ -86,11 +86,12 @@ def run_config(
         backbone=BackboneConfig(dim=32, depth=2, num_heads=2, num_kv_heads=2, ffn_dim=48),
         objectives=tuple(map(tiny_objective, ("next_token", "next_scale", "masked", "diffusion"))),
     )
+    settings: dict[str, Any] = {"device": "cpu"} | way
     return tiny_run(
         folder,
         model=model,
         data=tiny_data(folder, rows_per_step=ROWS, micro_rows=micro_rows, row_length=200),
-        engine=EngineConfig(**({"device": "cpu"} | way)),
+        engine=EngineConfig(**settings),
         optimizer=OptimizerConfig(**optimizer),
         run_dir=str(folder / name),
         max_steps=max_steps,

@@ -29,7 +29,7 @@ def fill(model, arriving):
 def test_every_order_of_arrival_fills_buckets_alike():
     model = nn.ModuleDict({"first": nn.Linear(2, 3), "second": nn.Linear(3, 2)})
     model["tail"] = nn.Linear(2, 2)
-    model.first.weight.requires_grad_(False)
+    model.get_parameter("first.weight").requires_grad_(False)
     block = [(0, "second.weight"), (1, "second.bias")]
     rest = [(0, "tail.weight"), (1, "first.bias")]
     found = [fill(model, [*order, *rest]) for order in itertools.permutations(block)]

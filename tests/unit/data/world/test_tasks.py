@@ -69,9 +69,11 @@ def test_a_mix_may_ask_for_captions_of_two_characters():
     pairs = [x for x in documents if x.truth["task"] == "two_characters"]
     assert 40 < len(pairs) < 80
     for document in pairs:
-        assert not heldout_facts(document.parts[1].scene)
-        figures = [placed.figure for placed in document.parts[1].scene.placed]
-        assert all(figure.is_character and figure.kind in document.parts[0] for figure in figures)
+        caption, picture = document.parts
+        assert isinstance(caption, str) and isinstance(picture, ScenePart)
+        assert not heldout_facts(picture.scene)
+        figures = [placed.figure for placed in picture.scene.placed]
+        assert all(figure.is_character and figure.kind in caption for figure in figures)
         assert len({figure.kind for figure in figures}) == 2
     with pytest.raises(ValueError, match="two_characters is 2"):
         WorldMix(two_characters=2)
