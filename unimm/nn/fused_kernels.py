@@ -1,4 +1,5 @@
-"""Triton kernels of a cached step of the trunk: what lies between its large products, and small ones.
+# pyright: basic, reportMissingImports=false
+"""Triton kernels of a cached step of the trunk: small products, and what lies between large ones.
 
 Drawing waits for memory and for the start of kernels, so each of these reads its inputs once and
 does all that follows. Sums are float32. Legend: ``T`` positions of a step, ``R`` rows, ``H`` query

@@ -150,7 +150,7 @@ def _add_product_few(x: Tensor, hidden: Tensor, weight: Tensor) -> Tensor:
 
 
 def _blocks(x: Tensor, block_out: int) -> dict[str, int]:
-    """Outputs of a program and numbers that it reads at once: enough are in flight, none spilled."""
+    """Outputs of a program and numbers read at once: enough in flight, none spilled."""
     padded = 1 << (len(x) - 1).bit_length()
     block_in = 1024 if padded <= 2 else 512
     return {"num_rows": len(x), "padded": padded, "block_out": block_out, "block_in": block_in}
