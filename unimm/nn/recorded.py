@@ -17,7 +17,7 @@ MOST_GRAPHS = 64
 class _Graph(NamedTuple):
     graph: torch.cuda.CUDAGraph
     inputs: tuple[Tensor, ...]
-    output: Tensor
+    outputs: tuple[Tensor, ...]
 
 
 class Recorder:
@@ -36,6 +36,12 @@ class Recorder:
         return Recorder, ()  # a copy of a model records for itself
 
     def run(self, key: Hashable, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """As ``run_all``, for a function that gives one tensor."""
+        return self.run_all(key, lambda *given: (function(*given),), *inputs)[0]
+
+    def run_all(
+        self, key: Hashable, function: Callable[..., tuple[Tensor, ...]], *inputs: Tensor
+    ) -> tuple[Tensor, ...]:
         """Call a function, or repeat it.
 
         Args:
@@ -59,9 +65,11 @@ class Recorder:
         for buffer, given in zip(found.inputs, inputs, strict=True):
             buffer.copy_(given)
         found.graph.replay()
-        return found.output.clone()  # the next call writes over it
+        return tuple(x.clone() for x in found.outputs)  # the next call writes over them
 
-    def _record(self, function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> _Graph:
+    def _record(
+        self, function: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, ...]
+    ) -> _Graph:
         if len(self._graphs) >= MOST_GRAPHS:
             self._graphs.clear()
             self._pool = None
@@ -69,5 +77,5 @@ class Recorder:
         buffers = tuple(x.clone() for x in inputs)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):  # pyright: ignore[reportArgumentType]
-            output = function(*buffers)
-        return _Graph(graph, buffers, output)
+            outputs = function(*buffers)
+        return _Graph(graph, buffers, outputs)
