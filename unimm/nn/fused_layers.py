@@ -4,12 +4,12 @@ With few rows everything is read-once kernels of our own; with many the library 
 ours do what lies between. Legend as in ``transformer.py``; ``T`` is ``R n``, positions of a step.
 """
 
-import importlib.util
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils._triton import has_triton_package
 
 from unimm.nn.attention import attend
 from unimm.nn.kv_cache import CacheView
@@ -27,7 +27,7 @@ def can_fuse(backbone: Backbone, x: Tensor) -> bool:
     half = config.head_width // 2
     is_even = half & (half - 1) == 0 and config.dim % 16 == 0 and config.ffn_dim % 16 == 0
     is_same = x.dtype == backbone.norm.weight.dtype and x.dtype != torch.float64
-    is_able = x.is_cuda and importlib.util.find_spec("triton") is not None
+    is_able = x.is_cuda and has_triton_package()
     return is_able and is_even and is_same and not torch.is_grad_enabled()
 
 

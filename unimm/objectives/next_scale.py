@@ -28,7 +28,7 @@ from unimm.document import (
 )
 from unimm.nn.linear import Linear
 from unimm.nn.recorded import Recorder
-from unimm.nn.sampling import SamplingConfig, guide, sample_from_logits
+from unimm.nn.sampling import SamplingConfig, draw_guided
 from unimm.objectives.base import Block, Draw, ImageSpec, Objective, ObjectiveConfig, Steps, Watch
 from unimm.tokenizer.image import ImageTokenizer
 from unimm.tokenizer.pyramid import parse_schedule, schedule_name
@@ -195,9 +195,9 @@ class NextScale(Objective[Draw]):
         batch, n = len(noise), self.scales[k]
         growth = k / (len(self.scales) - 1)
         scales = [1 + (scale - 1) * growth for scale in sampling.scales]
-        logits = self.head(hidden).float()  # (G B, n n, V)
-        logits = logits[:batch] if k == 0 else guide(logits, scales)
-        drawn = sample_from_logits(logits.flatten(0, 1), noise.flatten(), sampling)
+        scales = scales if k else []
+        logits = self.head(hidden[: (1 + len(scales)) * batch]).flatten(0, 1)  # (G B n n, V)
+        drawn = draw_guided(logits, noise.flatten(), scales, sampling)
         codes = drawn.view(batch, n, n)
         total = self.image_tokenizer.add_scale(total, codes, k, self.scales)
         is_last = k == len(self.scales) - 1

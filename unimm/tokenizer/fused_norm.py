@@ -1,11 +1,11 @@
 """GroupNorm followed by SiLU, in two passes of our own on a GPU: half of a decoder's time else."""
 
-import importlib.util
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._triton import has_triton_package
 
 _TILE = 4096  # numbers of a tile
 _PROGRAMS = 1024  # that sum; more than a GPU runs at once
@@ -14,7 +14,7 @@ _PROGRAMS = 1024  # that sum; more than a GPU runs at once
 def norm_silu(x: Tensor, norm: nn.GroupNorm) -> Tensor:
     """``silu(norm(x))`` of ``(B, C, h, w)``; training and other layouts take PyTorch's kernels."""
     is_last = x.is_contiguous(memory_format=torch.channels_last)
-    is_able = x.is_cuda and is_last and importlib.util.find_spec("triton") is not None
+    is_able = x.is_cuda and is_last and has_triton_package()
     if not is_able or torch.is_grad_enabled():
         return F.silu(norm(x))
     return run_kernels(x, norm)
