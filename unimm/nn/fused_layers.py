@@ -149,11 +149,26 @@ def _add_product_few(x: Tensor, hidden: Tensor, weight: Tensor) -> Tensor:
     return out
 
 
-def _blocks(x: Tensor, block_out: int) -> dict[str, int]:
+def _blocks(x: Tensor, block_out: int) -> dict[str, Any]:
     """Outputs of a program and numbers read at once: enough in flight, none spilled."""
     padded = 1 << (len(x) - 1).bit_length()
-    block_in = 1024 if padded <= 2 else 512
-    return {"num_rows": len(x), "padded": padded, "block_out": block_out, "block_in": block_in}
+    return {
+        "num_rows": len(x),
+        "padded": padded,
+        "block_out": block_out,
+        "block_in": 1024 if padded <= 2 else 512,
+        "num_warps": block_out,
+        **_overlap(x),
+    }
+
+
+def _overlap(x: Tensor) -> dict[str, bool]:
+    """From Hopper on a kernel may begin while the one before it ends: its weights are there then.
+
+    Programmatic dependent launch, CUDA C++ Programming Guide.
+    """
+    is_able = x.is_cuda and torch.cuda.get_device_capability(x.device) >= (9, 0)
+    return {"has_pdl": is_able, "launch_pdl": is_able}
 
 
 def _attend_one(
@@ -191,6 +206,7 @@ def _attend_one(
         half=attention.width // 2,
         has_norm=isinstance(attention.q_norm, RMSNorm),
         block=128,
+        **_overlap(query),
     )
     return out
 

@@ -4,7 +4,8 @@ A decoding step of a small trunk is hundreds of kernels of a few microseconds ea
 launches take longer than the work.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,19 @@ from torch import Tensor
 
 MOST_GRAPHS = 64
 """Recordings kept at once: when one more comes, all are dropped."""
+
+_is_on = True
+
+
+@contextmanager
+def unrecorded() -> Iterator[None]:
+    """Run every function itself meanwhile, as on a CPU: to count what it calls, or to compare."""
+    global _is_on
+    before, _is_on = _is_on, False
+    try:
+        yield
+    finally:
+        _is_on = before
 
 
 class _Graph(NamedTuple):
@@ -53,7 +67,7 @@ class Recorder:
         Returns:
             What it returns, in memory of its own.
         """
-        if inputs[0].device.type != "cuda":  # the CPU has nothing to record with
+        if not _is_on or inputs[0].device.type != "cuda":  # the CPU has nothing to record with
             return function(*inputs)
         key = (key, *((x.shape, x.dtype) for x in inputs))
         if key not in self._graphs:
