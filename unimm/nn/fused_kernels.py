@@ -83,6 +83,22 @@ def store_rotated_kernel(
 
 
 @triton.jit
+def load_slots(cached, slots, length, at, half: tl.constexpr):
+    """Both halves of a head's keys or values at ``slots``, zero behind the row's end."""
+    places = cached + slots.to(tl.int64)[:, None] * 2 * half + at[None, :]
+    is_in = (slots < length)[:, None]
+    return tl.load(places, mask=is_in, other=0.0), tl.load(places + half, mask=is_in, other=0.0)
+
+
+@triton.jit
+def take_over(has_pdl: tl.constexpr):
+    """Let the next kernel begin to read its weights; wait for what the one before wrote."""
+    if has_pdl:
+        gdc_launch_dependents()
+        gdc_wait()
+
+
+@triton.jit
 def attend_one_kernel(
     query, key, value, query_weight, key_weight, cosines, sines, lengths,
     keys, values, out, first_row, query_stride, key_stride, value_stride,
@@ -95,10 +111,15 @@ def attend_one_kernel(
     Programs are ``(R, H)``. The new key and value are in hand: nobody waits for their writing.
     Softmax is taken block by block (Milakov and Gimelshein, 2018).
     """
-    take_over(has_pdl)
     row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     kv_head = head // group
-    at = tl.arange(0, half)
+    at, slots = tl.arange(0, half), tl.arange(0, block)
+    length = tl.load(lengths + row)
+    start = (first_row + row) * row_stride + kv_head * head_stride
+    # What earlier steps wrote is there before the new position is.
+    key_tile, key_tile_high = load_slots(keys + start, slots, length, at, half)
+    value_tile, value_tile_high = load_slots(values + start, slots, length, at, half)
+    take_over(has_pdl)
     turn, turned = cosines + row * half, sines + row * half
     dtype = keys.dtype.element_ty
     low, high = rotate_head(
@@ -111,8 +132,6 @@ def attend_one_kernel(
     )  # fmt: skip
     given = value + row * value_stride + kv_head * 2 * half
     value_low, value_high = tl.load(given + at), tl.load(given + half + at)
-    length = tl.load(lengths + row)
-    start = (first_row + row) * row_stride + kv_head * head_stride
     if head % group == 0:
         target = start + length * 2 * half
         tl.store(keys + target + at, key_low)
@@ -123,28 +142,24 @@ def attend_one_kernel(
     most = tl.sum(low * key_low.to(tl.float32)) + tl.sum(high * key_high.to(tl.float32))
     total = tl.full((), 1.0, tl.float32)
     sum_low, sum_high = value_low.to(tl.float32), value_high.to(tl.float32)
-    for first in range(0, length, block):
-        slots = first + tl.arange(0, block)
-        is_in = slots < length
-        places = start + slots[:, None] * 2 * half + at[None, :]
-        seen = is_in[:, None]
-        scores = tl.sum(tl.load(keys + places, mask=seen, other=0.0).to(tl.float32) * low, 1)
-        scores += tl.sum(
-            tl.load(keys + places + half, mask=seen, other=0.0).to(tl.float32) * high, 1
-        )
-        scores = tl.where(is_in, scores, float("-inf"))
+    for _ in range(0, length, block):
+        scores = tl.sum(key_tile.to(tl.float32) * low[None, :], 1)
+        scores += tl.sum(key_tile_high.to(tl.float32) * high[None, :], 1)
+        scores = tl.where(slots < length, scores, float("-inf"))
         higher = tl.maximum(most, tl.max(scores, 0))
         shrink = tl.exp(most - higher)
         weights = tl.exp(scores - higher)
         total = total * shrink + tl.sum(weights, 0)
-        found = tl.load(values + places, mask=seen, other=0.0).to(tl.float32)
-        sum_low = sum_low * shrink + tl.sum(weights[:, None] * found, 0)
-        found = tl.load(values + places + half, mask=seen, other=0.0).to(tl.float32)
-        sum_high = sum_high * shrink + tl.sum(weights[:, None] * found, 0)
+        found = tl.sum(weights[:, None] * value_tile.to(tl.float32), 0)
+        found_high = tl.sum(weights[:, None] * value_tile_high.to(tl.float32), 0)
+        sum_low, sum_high = sum_low * shrink + found, sum_high * shrink + found_high
         most = higher
-    target = out + (row * num_heads + head) * 2 * half
-    tl.store(target + at, (sum_low / total).to(out.dtype.element_ty))
-    tl.store(target + half + at, (sum_high / total).to(out.dtype.element_ty))
+        slots += block
+        key_tile, key_tile_high = load_slots(keys + start, slots, length, at, half)
+        value_tile, value_tile_high = load_slots(values + start, slots, length, at, half)
+    end = out + (row * num_heads + head) * 2 * half
+    tl.store(end + at, (sum_low / total).to(out.dtype.element_ty))
+    tl.store(end + half + at, (sum_high / total).to(out.dtype.element_ty))
 
 
 @triton.jit
@@ -169,14 +184,6 @@ def dot_rows(tile, given):
 
 
 @triton.jit
-def take_over(has_pdl: tl.constexpr):
-    """Let the next kernel begin to read its weights; wait for what the one before wrote."""
-    if has_pdl:
-        gdc_launch_dependents()
-        gdc_wait()
-
-
-@triton.jit
 def project_kernel(
     x, x_weight, query_weight, key_weight, value_weight, out, num_in, num_query, num_key, eps,
     num_rows, padded: tl.constexpr, block_out: tl.constexpr, block_in: tl.constexpr,
@@ -185,12 +192,9 @@ def project_kernel(
     """Normalise a few rows and multiply them with three matrices: queries, keys, values."""
     start = tl.program_id(0) * block_out
     before_values = num_query + num_key
-    weight, skipped = query_weight, tl.where(start < num_query, 0, num_query)
-    if start >= before_values:
-        weight = value_weight
-    elif start >= num_query:
-        weight = key_weight
-    skipped = tl.where(start < before_values, skipped, before_values)
+    is_value, is_query = start >= before_values, start < num_query
+    weight = tl.where(is_query, query_weight, tl.where(is_value, value_weight, key_weight))
+    skipped = tl.where(is_query, 0, tl.where(is_value, before_values, num_query))
     outputs = start + tl.arange(0, block_out)
     row, at = tl.arange(0, padded), tl.arange(0, block_in)
     tile = load_tile(weight, outputs - skipped, at, num_in)
