@@ -69,7 +69,9 @@ class Recorder:
         """
         if not _is_on or inputs[0].device.type != "cuda":  # the CPU has nothing to record with
             return function(*inputs)
-        key = (key, *((x.shape, x.dtype) for x in inputs))
+        # Tensors of inference mode cannot be written to outside of it.
+        mode = torch.is_inference_mode_enabled()
+        key = (key, mode, *((x.shape, x.dtype) for x in inputs))
         if key not in self._graphs:
             if key not in self._seen:
                 self._seen.add(key)
