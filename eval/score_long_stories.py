@@ -26,7 +26,7 @@ def main() -> None:
         print(f"[{time.monotonic() - start:6.1f} s] {line}", flush=True)
 
     judge = detector_judge(config.detector, device=device)
-    pipeline = load_pipeline(config.model, device=device)
+    pipeline = load_pipeline(config.model, device=device, objective=config.objective or None)
     table = score_long_stories(pipeline, judge, config, tell=tell)
     if config.ledger:
         path = write_ledger(

@@ -4,6 +4,7 @@ Started by torchrun: argv is the folder that ``tiny_run`` prepared and what to d
 """
 
 import ctypes
+import functools
 import json
 import os
 import signal
@@ -30,6 +31,7 @@ from unimm.training.prepare import Parts, prepare
 STEPS = 20
 ROWS = 8  # of a step: micro-batches of 1 on two ranks accumulate 4, of 4 none
 FROZEN = {"frozen": ("backbone.layers.0", "code_embedding")}
+TRUNK = {"frozen": ("text_embedding", "code_embedding", "objectives")}  # only the trunk learns
 # Name of a way to train on two ranks -> what differs from the single process.
 WAYS: dict[str, dict[str, Any]] = {
     "zero_0": {"micro_rows": 4},
@@ -37,6 +39,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "zero_2": {"micro_rows": 1, "zero_stage": 2},
     "zero_3": {"micro_rows": 4, "zero_stage": 3},
     "offload": {"micro_rows": 4, "zero_stage": 2, "offload_optimizer": True},
+    "compiled": {"micro_rows": 4, "zero_stage": 3, "compile": True},
 }
 # All combinations: stage (and offload), accumulation, checkpointing, frozen parts.
 ALL_WAYS: dict[str, dict[str, Any]] = {
@@ -51,6 +54,22 @@ ALL_WAYS: dict[str, dict[str, Any]] = {
     for rows in (1, 4)
     for again in (False, True)
     for frozen in (False, True)
+}
+ALL_WAYS |= {
+    f"{'trunk_' if trunk else ''}compiled_{stage}_{again}": {
+        "micro_rows": 4,
+        "zero_stage": stage,
+        "compile": True,
+        "checkpoint_activations": again,
+        "optimizer": TRUNK if trunk else {},
+    }
+    for stage in (1, 2, 3)
+    for again in (False, True)
+    for trunk in (False, True)
+}
+ALL_WAYS["compiled_shared_rows"] = WAYS["compiled"] | {"sequence_ranks": 2}
+GPU_WAYS: dict[str, dict[str, Any]] = {
+    f"zero_{stage}": {"micro_rows": 4, "zero_stage": stage, "compile": True} for stage in (1, 2, 3)
 }
 # Runs that go on with two ranks, one and two: stage of each leg, and the step after which it ends.
 LEGS = {"1": (1, 1, 1), "2": (2, 2, 2), "3": (3, 3, 3), "frozen": (3, 0, 1)}
@@ -71,10 +90,21 @@ def run_config(
         folder,
         model=model,
         data=tiny_data(folder, rows_per_step=ROWS, micro_rows=micro_rows, row_length=200),
-        engine=EngineConfig(device="cpu", **way),
+        engine=EngineConfig(**({"device": "cpu"} | way)),
         optimizer=OptimizerConfig(**optimizer),
         run_dir=str(folder / name),
         max_steps=max_steps,
+    )
+
+
+def gpu_config(folder: Path, name: str, **way: Any) -> TrainConfig:
+    """The same for GPUs, in sizes that their kernels take."""
+    config = run_config(folder, name, device="cuda", **way)
+    backbone = BackboneConfig(dim=64, depth=2, num_heads=2, num_kv_heads=2, ffn_dim=96)
+    return replace(
+        config,
+        model=replace(config.model, backbone=backbone),
+        data=replace(config.data, row_length=256),
     )
 
 
@@ -166,8 +196,16 @@ def wait_for(path: Path) -> None:
 
 
 def main(folder: Path, task: str) -> None:
+    if task == "gpu":
+        for name, way in GPU_WAYS.items():
+            run(gpu_config(folder, name, **way))
+        shutdown()
+        return
     torch.set_num_threads(1)
+    # Layers are traced and cut as ever, but kernels for a CPU would take longer than all runs.
+    torch.compile = functools.partial(torch.compile, backend="aot_eager_decomp_partition")
     for name, way in (ALL_WAYS if task == "all" else WAYS).items():
+        torch.compiler.reset()
         run(run_config(folder, name, **way))
     if task != "all":
         export(folder)

@@ -1,9 +1,10 @@
 """Write a trained model in fewer bits, to be shipped.
 
 python train/export_model.py runs/storyworld/model exported --precision int8
+python train/export_model.py runs/storyworld_joint/model exported --objectives masked diffusion
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tyro
@@ -20,6 +21,8 @@ class Arguments:
     """Folder of the trained model."""
     output: tyro.conf.Positional[Path]
     """Folder to write."""
+    objectives: tuple[str, ...] = ()
+    """That it keeps, the default one first, without what only training needs; none keeps all."""
     precision: Precision = "int8"
     """Of the model's matrices; the image tokenizer stays as it is."""
     shared_image_tokenizer: str = ""
@@ -31,6 +34,7 @@ class Arguments:
 def main() -> None:
     arguments = tyro.cli(Arguments, description=__doc__)
     pipeline = load_pipeline(arguments.model, device="cpu")
+    pipeline = replace(pipeline, model=pipeline.model.to_ship(arguments.objectives))
     pipeline.save_pretrained(
         arguments.output,
         precision=arguments.precision,

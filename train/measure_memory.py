@@ -4,7 +4,6 @@ torchrun --nproc_per_node 2 train/measure_memory.py train/configs/storyworld.yam
 """
 
 import argparse
-import gc
 import sys
 
 import torch
@@ -47,7 +46,6 @@ def main() -> None:
             )
         memory = planner.memory(engine, num_gpus=world_size(), micro_rows=micro_rows)
         peak = measure_peak(planner, engine, micro_rows=micro_rows, device=device)
-        gc.collect()
         torch.cuda.empty_cache()
         rows[f"ZeRO {stage}"] = {
             "estimated_gb": round(memory.total / 1e9, 2),

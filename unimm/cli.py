@@ -44,6 +44,10 @@ class Drawing:
     """How strongly pictures follow the earlier pictures; 1 is off."""
     temperature: float | None = None
     """Of the pictures; 0 always draws the likeliest."""
+    objective: str | None = None
+    """Which of the model's ways of drawing; by default its first."""
+    num_steps: int | None = None
+    """Of pictures that are drawn in as many steps as one likes, such as masked ones."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,8 @@
 Legend: ``B`` rows, ``L`` row length, ``D`` width, ``N`` positions one head reads.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -133,6 +133,22 @@ class UniMM(nn.Module):
         module = self.objectives[name]
         assert isinstance(module, Objective)
         return module
+
+    def to_ship(self, heads: Sequence[str] = ()) -> "UniMM":
+        """A copy with what drawing needs; it must be bound again.
+
+        Args:
+            heads: the objectives that stay, the default one first; none keeps all.
+
+        Raises:
+            ValueError: if the model was not built with one of them.
+        """
+        kept = [self.config.find_objective(name) for name in heads or self.config.heads]
+        config = replace(self.config, objectives=tuple(x.for_drawing() for x in kept))
+        copy = UniMM(config, special=self.special, spec=self.spec)
+        own = copy.state_dict()
+        copy.load_state_dict({k: v for k, v in self.state_dict().items() if k in own})
+        return copy.eval()
 
     def repeated_blocks(self) -> Iterator[nn.Module]:
         """Layers of the trunk and blocks of denoisers: what a run compiles, one by one."""

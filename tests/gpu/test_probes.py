@@ -9,6 +9,7 @@ from pipelines import tiny_pipeline
 
 from unimm.data.labelled.rasterise import rasterise
 from unimm.nn.sampling import SamplingConfig
+from unimm.probes.cache import FeaturesInMemory
 from unimm.probes.dense import OneCycleConfig
 from unimm.probes.depth_sequence import (
     depth_pixels,
@@ -16,6 +17,8 @@ from unimm.probes.depth_sequence import (
     encode,
     train_to_draw_depth,
 )
+from unimm.probes.sources import pipeline_features
+from unimm.probes.spec import FeatureSpec
 
 pytestmark = [
     pytest.mark.gpu,
@@ -42,6 +45,23 @@ def test_depth_is_learned_and_drawn_on_the_gpu(objective):
     )
     wanted = pipeline.reconstruct(depth_pixels(part).to("cuda")).mean(1).cpu()
     assert torch.allclose(drawn, wanted, atol=1e-2)
+
+
+def test_features_stay_on_the_gpu_and_are_those_of_the_cpu():
+    """Up to bfloat16's rounding."""
+    tiny, part = tiny_pipeline("diffusion"), two_scenes()
+    model = tiny_pipeline("diffusion").model.to("cuda")
+    tokenizer = tiny_pipeline("diffusion").image_tokenizer.to("cuda")
+    model.bind(tokenizer)
+    moved = replace(tiny, model=model, image_tokenizer=tokenizer)
+    features = FeaturesInMemory(batch_size=3, show_progress=False)
+    spec = FeatureSpec(timestep=0.3, num_noises=2)
+    wanted, found = (
+        features.maps(pipeline_features(x), part.pixels, spec, (0, -1)) for x in (tiny, moved)
+    )
+    for a, b in zip(wanted, found, strict=True):
+        assert b.is_cuda and b.dtype == torch.float16
+        assert float((a - b.cpu()).float().norm() / a.float().norm()) < 0.03
 
 
 def test_triangles_are_drawn_as_on_the_cpu():

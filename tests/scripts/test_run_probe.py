@@ -91,8 +91,13 @@ def test_depth(head, model, tmp_path, monkeypatch):
         *(head, model, tmp_path, *WORLD, "--probe.timesteps", 0.05, 0.3, "--probe.num_noises", 1),
         *("--probe.train.num_steps", 4, "--probe.train.batch_size", 8, "--probe.num_bins", 16),
         *("--probe.supervised.num_steps", 2, "--probe.supervised.batch_size", 8),
-        *("--probe.head.width", 16),
+        *("--probe.choice.num_steps", 2, "--probe.choice.batch_size", 8, "--probe.num_joined", 2),
+        *("--probe.head.width", 16, "--probe.layers", 0, 1, "--cache", ""),
     )
+    assert results["figures"]["timesteps"] == [0.05, 0.3]
+    assert set(results["figures"]["beaten"]) == {*results["table"]} - {
+        *("features", "supervised, same network"),
+    }
     controls = {"random network", "raw pixels", "supervised, same network", "mean depth map"}
     assert set(results["table"]) == {
         *("features", "image tokenizer's encoder", "constant depth"),
@@ -109,6 +114,7 @@ def test_depth_on_a_photo(model, tmp_path, monkeypatch):
         monkeypatch,
         *("depth_photo", model, tmp_path, *WORLD, "--data.folder", folder, "--data.num_test", 2),
         *("--probe.timesteps", 0.1, "--probe.num_noises", 1, "--probe.train.num_steps", 2),
+        *("--probe.choice.num_steps", 2, "--probe.choice.batch_size", 4, "--probe.layers", 0, 1),
         *("--probe.train.batch_size", 4, "--probe.num_bins", 16, "--probe.head.width", 16),
         *("--probe.supervised.num_steps", 2, "--probe.supervised.batch_size", 8),
     )

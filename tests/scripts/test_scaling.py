@@ -25,7 +25,7 @@ TINY = {
 }
 
 
-def measure(folder, num_ranks, *stages):
+def measure(folder, num_ranks, *what):
     flags = TINY | {"data.world.cache_dir": folder / "cache"}
     words = [
         w for part in ("curve", "weak") for k, v in flags.items() for w in (f"--{part}.{k}", v)
@@ -37,7 +37,7 @@ def measure(folder, num_ranks, *stages):
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
             *("--nproc_per_node", str(num_ranks), *map(str, script), *map(str, words)),
-            *("--output", str(folder), "--ledger", str(folder), "--stages", *map(str, stages)),
+            *("--output", str(folder), "--ledger", str(folder), *what),
         ],
         cwd=ROOT,
         env=env | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"},
@@ -51,11 +51,12 @@ def measure(folder, num_ranks, *stages):
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_stages_and_ranks_side_by_side(tmp_path):
-    measure(tmp_path, 1, 1)
-    figures = measure(tmp_path, 2, 1, 3)
+    measure(tmp_path, 1, "--weak_stage", "1", "--curve_stages", "1")
+    figures = measure(tmp_path, 2, "--weak_stage", "3", "--curve_stages", "1", "3")
     assert figures["losses"].keys() == {
         *("1 x ZeRO 1", "1 x, two micro-batches", "2 x ZeRO 1", "2 x ZeRO 3")
     }
     assert all(row["largest difference"] < 0.02 for row in figures["losses"].values())
     assert figures["speed"]["1 x ZeRO 1"]["efficiency"] == 1.0
     assert figures["speed"]["2 x ZeRO 3"]["tokens/s"] > 0
+    assert figures["memory"]["2 x ZeRO 3"]["planned"] > 0

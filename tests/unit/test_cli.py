@@ -65,6 +65,20 @@ def test_image_draws_and_changes(run, tmp_path):
         assert a.size == b.size == (16, 16) and a.tobytes() != b.tobytes()
 
 
+def test_the_objective_is_the_user_s_choice(run, tmp_path):
+    tiny_pipeline("next_token", "masked").save_pretrained(tmp_path / "two", precision="int8")
+    drawn = []
+    for options in ((), ("--objective", "masked", "--num-steps", 3)):
+        output = tmp_path / f"{len(options)}.png"
+        words = ["image", "mia", "--seed", 4, "--output", output, *options]
+        words += ["--model", tmp_path / "two", "--device", "cpu", "--json"]
+        assert main([*map(str, words)]) == 0
+        drawn.append(output.read_bytes())
+    assert drawn[0] != drawn[1]
+    code, _, error = run("image", "mia", "--objective", "masked", "--output", tmp_path / "x.png")
+    assert code == 1 and "draws by next_token, not by 'masked'" in error
+
+
 def test_caption_and_question(run, tmp_path):
     Image.new("RGB", (40, 30), "red").save(tmp_path / "a.png")
     code, told, _ = run("caption", tmp_path / "a.png", tmp_path / "a.png")

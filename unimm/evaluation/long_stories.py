@@ -37,6 +37,7 @@ class LongStoryConfig:
 
     Attributes:
         model: shipped name, folder or Hub id.
+        objective: of the model that draws; empty is its first.
         detector: folder of the judge.
         ledger: folder of the ledger; empty writes none.
         policies: of ``POLICIES``.
@@ -51,6 +52,7 @@ class LongStoryConfig:
     """
 
     model: str = "storyworld"
+    objective: str = ""
     detector: str = "unimm/assets/models/detector"
     ledger: str = ""
     policies: tuple[str, ...] = tuple(POLICIES)

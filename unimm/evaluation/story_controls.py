@@ -49,7 +49,7 @@ def control_tasks(name: str, split: Split, *, num: int, seed: int) -> list[Story
         return exchanges[name](tasks)
     # Half of the pairs are one she and one he, whose pronouns would tell them apart.
     tasks = story_tasks("pair", split, num=4 * num + 16, seed=seed)
-    return exchange_names([task for task in tasks if _shares_pronoun(task.truth)][:num])
+    return exchange_names([task for task in tasks if shares_pronoun(task.truth)][:num])
 
 
 def exchange_first_pages(tasks: Sequence[StoryTask]) -> list[StoryTask]:
@@ -261,6 +261,6 @@ def _look(x: Truth) -> Figure:
     return Figure(kind=x["species"], tint=x["tint"], headwear=x["headwear"])
 
 
-def _shares_pronoun(truth: Truth) -> bool:
+def shares_pronoun(truth: Truth) -> bool:
     """Whether all characters are called by one pronoun, so that names can be exchanged alone."""
     return len({pronoun_of(x["name"]) for x in truth["characters"]}) == 1

@@ -23,6 +23,8 @@ _HAT = "|".join(sorted(map(re.escape, HEADWEAR), key=len, reverse=True))
 _TINT = "|".join(tint for tint in CHARACTER_TINTS if tint != NATURAL)
 _NEW_HAT = re.compile(rf"\ban? ({_HAT})\b")
 _ANY_HAT = re.compile(rf"\b({_HAT})\b")
+_SPECIES = "|".join(sorted(map(re.escape, SPECIES), key=len, reverse=True))
+_LOOK = rf",? (?:the|an?) (?:(?:{_TINT}) )?(?:{_SPECIES})\b(?: (?:with|in) an? (?:{_HAT})\b)?"
 _NEW_TINT = re.compile(
     rf"\b(?:turns|now \w+ is(?: all)?|one wish later, \w+ is|paints (?:him|her)self) ({_TINT})\b"
 )
@@ -39,6 +41,15 @@ def told_change(text: str) -> dict[str, str]:
     elif _ANY_HAT.search(lower):
         change["headwear"] = NO_HEADWEAR
     return change
+
+
+def without_restated(text: str, name: str) -> tuple[str, bool]:
+    """A text without the look behind a name (``Mia, a blue fox with a crown,``), and was it there?
+
+    A character's own look brings in nobody and changes nothing, right or wrong.
+    """
+    left, count = re.subn(rf"\b({re.escape(name)}){_LOOK}", r"\1", text, flags=re.IGNORECASE)
+    return left, count > 0
 
 
 def written_task(task: StoryTask, texts: Sequence[str]) -> StoryTask:
@@ -60,16 +71,18 @@ def _read_truth(task: StoryTask, texts: Sequence[str]) -> dict[str, Any]:
     pages: list[dict[str, Any]] = []
     for number, text in enumerate(texts):
         carried: list[list[Any]] = []
+        told = LOOKS
         if number:
+            text, is_restated = without_restated(text, character["name"])
             change = told_change(text)
             look |= change
-            since |= dict.fromkeys(change, number)
+            told = LOOKS if is_restated else tuple(change)
+            since |= dict.fromkeys(told, number)
             is_alone = is_alone and not _names_a_species(text)
             if said := _place_of(text):
                 place, place_since = said, number
             elif place:
                 carried.append([BACKGROUND, BACKGROUND, place, place_since])
-        told = LOOKS if number == 0 else tuple(change)
         if is_alone:
             carried += [[character["name"], x, look[x], since[x]] for x in LOOKS if x not in told]
         shown = [{"character": 0, "name": character["name"], **look}] if is_alone else []

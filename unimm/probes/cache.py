@@ -1,4 +1,4 @@
-"""Features on disk: a memory map each, named by what they are made from, filled in resumable steps.
+"""Features of whole sets: on disk, resumable and named by what they are made from, or in memory.
 
 Legend: ``N`` pictures of a set, ``D h w`` features.
 """
@@ -17,9 +17,41 @@ from torch import Tensor, nn
 from unimm.probes.features import feature_maps
 from unimm.probes.spec import FeatureModel, FeatureSpec, resolve_layers
 
+# Half precision ends at 65,504: a wild activation is cut off, not made infinite.
+_LARGEST = 60_000
+
+
+class FeaturesInMemory:
+    """Extracts features of whole sets anew each time, onto the model's device.
+
+    A small network on a GPU gives them faster than any disk does; they must fit there.
+
+    Args:
+        batch_size: pictures at once.
+        show_progress: draw a progress bar.
+    """
+
+    def __init__(self, *, batch_size: int = 256, show_progress: bool = True) -> None:
+        self.batch_size = batch_size
+        self.show_progress = show_progress
+
+    def maps(
+        self, model: FeatureModel, pixels: Tensor, spec: FeatureSpec, layers: Sequence[int]
+    ) -> list[Tensor]:
+        """As ``FeatureCache.maps``: ``(N, D, h, w)`` float16 a layer."""
+        from rich.progress import track
+
+        chunks: list[tuple[Tensor, ...]] = []
+        label = f"{spec.source}, t {spec.timestep:g}"
+        parts = pixels.split(self.batch_size)
+        for part in track(parts, description=label, disable=not self.show_progress):
+            maps = feature_maps(model, part.to(model.device).float() / 127.5 - 1, spec, layers)
+            chunks.append(tuple(x.clamp(-_LARGEST, _LARGEST).half() for x in maps))
+        return [torch.cat(layer) for layer in zip(*chunks, strict=True)]
+
 
 class FeatureCache:
-    """Extracts features of whole sets once.
+    """Extracts features of whole sets once, into memory maps.
 
     A name is a hash of the network's weights, of what is asked for and of the pixels, so a changed
     model or set can never read old features. A run that was killed goes on where it stopped.
@@ -122,8 +154,7 @@ def _write(root: Path, layer: int, maps: Tensor, start: int, total: int) -> None
         file = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
     else:
         file = np.load(path, mmap_mode="r+")
-    # Half precision ends at 65,504: a wild activation is cut off, not made infinite.
-    file[start : start + len(maps)] = maps.clamp(-60000, 60000).cpu().numpy()
+    file[start : start + len(maps)] = maps.clamp(-_LARGEST, _LARGEST).cpu().numpy()
     file.flush()
     (temporary := mark.with_suffix(".tmp")).write_text(json.dumps({"done": start + len(maps)}))
     temporary.replace(mark)

@@ -90,6 +90,8 @@ class ClassifyConfig(ProbeConfig):
         return ProbeResult(
             table=table,
             controls=(*controls, "raw pixels", "chance"),
+            score="linear",
+            ceilings=("supervised, same network",),
             figures=figures,
             pictures={"grid": plot},
         )

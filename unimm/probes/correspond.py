@@ -60,6 +60,7 @@ class CorrespondConfig(ProbeConfig):
         return ProbeResult(
             table=table,
             controls=tuple(name for name in table if name != "features"),
+            score="per point",
             figures={
                 "grid": cell.rows,
                 "best timestep inside the grid": is_inside,

@@ -52,25 +52,26 @@ def train_dense(
     Args:
         bench: device and seed.
         head: on maps.
-        maps: ``(N, D, h, w)`` of the training pictures, one a layer.
+        maps: ``(N, D, h, w)`` of the training pictures, one a layer, on any device.
         loss: what is minimised.
         config: of the training.
     """
     from rich.progress import track
 
     optimizer = torch.optim.AdamW(
-        head.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        head.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.learning_rate, total_steps=config.num_steps, pct_start=0.1
     )
     generator = torch.Generator().manual_seed(bench.seed)
+    order = torch.randint(len(maps[0]), (config.num_steps, config.batch_size), generator=generator)
+    order = order.to(maps[0].device)
     head.train()
     steps = range(config.num_steps)
     for step in track(steps, description="head", disable=not bench.cache.show_progress):
-        rows = torch.randint(len(maps[0]), (config.batch_size,), generator=generator)
-        seen = [x[rows].to(bench.device).float() for x in maps]
-        cost = loss(head(seen), rows, step)
+        rows = order[step]
+        cost = loss(head([x[rows].to(bench.device).float() for x in maps]), rows, step)
         optimizer.zero_grad()
         cost.backward()
         nn.utils.clip_grad_norm_(head.parameters(), 1.0)

@@ -1,10 +1,10 @@
 """Depth from frozen maps: linear and DPT heads with bins, beside all controls.
 
-DINOv2's protocol (Oquab et al., 2023): bins, scale-invariant log loss, AbsRel, RMSE, delta1. The
-timestep is chosen on the validation set. Legend: ``N`` pictures, ``H W`` their size.
+DINOv2's protocol (Oquab et al., 2023): bins, scale-invariant log loss, AbsRel, RMSE, delta1.
+Timesteps are chosen on the validation set. Legend: ``N`` pictures, ``H W`` their size.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -34,7 +34,7 @@ from unimm.probes.probe import Bench, ProbeConfig, ProbeResult
 from unimm.probes.spec import FeatureSpec
 from unimm.probes.supervised import SupervisedConfig, train_supervised
 
-_WARM_STEPS = 100
+_WARM_STEPS = 20  # longer, and a head that learns only the mean ends in one bin for good
 _NUM_SHOWN = 6
 Row = dict[str, float]
 
@@ -47,9 +47,11 @@ class DepthConfig(ProbeConfig):
         source: of the features.
         layers: that the head reads; empty is four, evenly spaced.
         timesteps: that are compared on the validation set.
+        num_joined: timesteps, the best ones, whose features the reported head reads side by side.
         num_noises: that features are averaged over.
         head: its form.
-        train: its training.
+        choice: training of the heads that compare timesteps.
+        train: of the head that is reported, and of the controls'.
         num_bins: of depth.
         spacing: of the bins.
         mixture: how logits become weights of the bins.
@@ -62,8 +64,10 @@ class DepthConfig(ProbeConfig):
     source: str = "denoiser"
     layers: tuple[int, ...] = ()
     timesteps: tuple[float, ...] = (0.02, 0.1, 0.2, 0.4)
+    num_joined: int = 1
     num_noises: int = 4
     head: DenseHeadConfig = field(default_factory=DenseHeadConfig)
+    choice: OneCycleConfig = field(default_factory=lambda: OneCycleConfig(num_steps=500))
     train: OneCycleConfig = field(default_factory=OneCycleConfig)
     num_bins: int = 256
     spacing: Spacing = "uniform"
@@ -72,49 +76,54 @@ class DepthConfig(ProbeConfig):
     supervised: SupervisedConfig = field(default_factory=SupervisedConfig)
 
     def run(self, bench: Bench) -> ProbeResult:
-        """Choose a timestep, score it, then the controls with the same head and budget."""
-        by_time: dict[str, float] = {}
-        heads: dict[float, nn.Module] = {}
-        for t in self._times(bench, self.source):
-            spec = self._spec(self.source, t)
-            heads[t] = self._fit(bench, spec)
-            row = self._score(bench, heads[t], spec, bench.data.validation)
-            by_time[f"{t:g}"] = row["AbsRel"]
-            bench.tell(f"timestep {t:g}: AbsRel {row['AbsRel']:.4f} on the validation set")
-        best = min(heads, key=lambda t: by_time[f"{t:g}"])
-        spec = self._spec(self.source, best)
-        table = {"features": self._score(bench, heads[best], spec, bench.data.test)}
-        shown = [("features", self._show(bench, heads[best], spec))]
-        for name, other, source in self._rivals(bench):
-            rival = self._spec(source, best)
-            fitted = self._fit(other, rival)
-            table[name] = self._score(other, fitted, rival, other.data.test)
-            if name == "random network":
-                shown.append((name, self._show(other, fitted, rival)))
-            bench.tell(f"{name}: AbsRel {table[name]['AbsRel']:.4f}")
-        if self.supervised.num_steps:
-            once = replace(spec, num_noises=1)  # it was never shown an average of noises
-            trained, fitted = self._supervised(bench, once)
-            ceiling = self._score(trained, fitted, once, bench.data.test)
-            table["supervised, same network"] = ceiling
+        """Choose timesteps, score them, then the controls with the same head and budget."""
+        by_time = self._compare(bench)
+        ranked = sorted(by_time, key=lambda t: by_time[t])
         test = bench.data.test
+        table: dict[str, Row] = {}
+        shown: list[tuple[str, list[Any]]] = []
+        for name, other, source in [("features", bench, self.source), *self._rivals(bench)]:
+            count = self.num_joined if other.model.source(source).is_noisy else 1
+            specs = [self._spec(source, t) for t in sorted(ranked[:count])]
+            fitted = self._fit(other, specs, self.train)
+            table[name] = self._score(other, fitted, specs, test)
+            if name in ("features", "random network"):
+                shown.append((name, self._show(other, fitted, specs)))
+            bench.tell(f"{name}: {table[name]}")
+        if self.supervised.num_steps:
+            # It was never shown an average of noises.
+            once = replace(self._spec(self.source, ranked[0]), num_noises=1)
+            trained, fitted = self._supervised(bench, once)
+            table["supervised, same network"] = self._score(trained, fitted, [once], test)
+            bench.tell(f"supervised: {table['supervised, same network']}")
         table |= {name: depth_row(test, [x]) for name, x in trivial_depth(bench).items()}
-        times = list(heads)
+        times = list(by_time)
         return ProbeResult(
             table=table,
             controls=tuple(name for name in table if name != "features"),
+            score="AbsRel",
+            is_error=True,
+            ceilings=("supervised, same network",),
             figures={
-                "AbsRel by timestep": by_time,
-                "timestep": best,
-                "best timestep inside the grid": best not in (times[0], times[-1]),
+                "AbsRel by timestep": {f"{t:g}": value for t, value in by_time.items()},
+                "timesteps": sorted(ranked[: self.num_joined]),
+                "best timestep inside the grid": ranked[0] not in (times[0], times[-1]),
                 "layers": list(self._layers(bench, self.source)),
                 "test pictures": len(bench.data.test),
             },
             pictures={"depth": self._plot(bench, shown)},
         )
 
-    def _times(self, bench: Bench, source: str) -> tuple[float, ...]:
-        return self.timesteps if bench.model.source(source).is_noisy else self.timesteps[:1]
+    def _compare(self, bench: Bench) -> dict[float, float]:
+        """AbsRel on the validation set of each timestep."""
+        is_noisy = bench.model.source(self.source).is_noisy
+        found: dict[float, float] = {}
+        for t in self.timesteps if is_noisy else self.timesteps[:1]:
+            specs = [self._spec(self.source, t)]
+            head = self._fit(bench, specs, self.choice)
+            found[t] = self._score(bench, head, specs, bench.data.validation)["AbsRel"]
+            bench.tell(f"timestep {t:g}: AbsRel {found[t]:.4f} on the validation set")
+        return found
 
     def _layers(self, bench: Bench, source: str) -> tuple[int, ...]:
         count = bench.model.source(source).num_layers
@@ -131,14 +140,18 @@ class DepthConfig(ProbeConfig):
             rivals.append(("image tokenizer's encoder", bench, "encoder"))
         return [*rivals, ("raw pixels", bench, "pixels")]
 
-    def _maps(self, bench: Bench, pixels: Tensor, spec: FeatureSpec) -> list[Tensor]:
-        return bench.features(pixels, spec, self._layers(bench, spec.source))
+    def _maps(self, bench: Bench, pixels: Tensor, specs: Sequence[FeatureSpec]) -> list[Tensor]:
+        """A map a layer; those of several timesteps side by side."""
+        layers = self._layers(bench, specs[0].source)
+        by_time = [bench.features(pixels, spec, layers) for spec in specs]
+        if len(by_time) == 1:
+            return by_time[0]
+        return [torch.cat(maps, dim=1) for maps in zip(*by_time, strict=True)]
 
-    def _fit(self, bench: Bench, spec: FeatureSpec) -> nn.Module:
-        part = bench.data.train
-        maps = self._maps(bench, part.pixels, spec)
+    def _fit(self, bench: Bench, specs: Sequence[FeatureSpec], config: OneCycleConfig) -> nn.Module:
+        maps = self._maps(bench, bench.data.train.pixels, specs)
         head = self._head(bench, [x.shape[1] for x in maps])
-        train_dense(bench, head, maps, self._loss(bench), self.train)
+        train_dense(bench, head, maps, self._loss(bench), config)
         return head
 
     def _head(self, bench: Bench, widths: list[int]) -> nn.Module:
@@ -147,17 +160,17 @@ class DepthConfig(ProbeConfig):
     def _depth(self, bench: Bench, output: Tensor) -> Tensor:
         """A head's output ``(B, K, h, w)`` as depth ``(B, H, W)`` of the truth's size."""
         low, high = bench.data.depth_range
-        centres = bin_centres(low, high, self.num_bins, self.spacing).to(output.device)
+        centres = bin_centres(low, high, self.num_bins, self.spacing, output.device)
         depth = depth_of_bins(output, centres, self.mixture)[:, None]
         return upsample(depth, _size(bench.data.train))[:, 0]
 
     def _loss(self, bench: Bench) -> Callable[[Tensor, Tensor, int], Tensor]:
         part = bench.data.train
-        truth, known = part.need("depth"), part.need("has_depth")
+        truth, known = (part.need(x).to(bench.device) for x in ("depth", "has_depth"))
 
         def loss(output: Tensor, rows: Tensor, step: int) -> Tensor:
             depth = self._depth(bench, output)
-            target, mask = truth[rows].to(depth.device), known[rows].to(depth.device)
+            target, mask = (x[rows.to(bench.device)] for x in (truth, known))
             cost = silog(depth, target, mask, is_warm=step >= _WARM_STEPS)
             return cost + self.gradient_weight * gradient_loss(depth, target, mask)
 
@@ -165,16 +178,20 @@ class DepthConfig(ProbeConfig):
 
     @torch.no_grad()
     def _score(
-        self, bench: Bench, head: nn.Module, spec: FeatureSpec, part: LabelledPictures
+        self,
+        bench: Bench,
+        head: nn.Module,
+        specs: Sequence[FeatureSpec],
+        part: LabelledPictures,
     ) -> Row:
-        maps = self._maps(bench, part.pixels, spec)
+        maps = self._maps(bench, part.pixels, specs)
         outputs = predict_dense(bench, head, maps)
         return depth_row(part, [self._depth(bench, x).cpu() for x in outputs])
 
     def _supervised(self, bench: Bench, spec: FeatureSpec) -> tuple[Bench, nn.Module]:
         layers = self._layers(bench, spec.source)
         few = bench.data.train.pixels[:1]
-        head = self._head(bench, [x.shape[1] for x in self._maps(bench, few, spec)])
+        head = self._head(bench, [x.shape[1] for x in self._maps(bench, few, [spec])])
         step_loss = self._loss(bench)
         steps = iter(range(self.supervised.num_steps))
 
@@ -184,11 +201,10 @@ class DepthConfig(ProbeConfig):
         trained = train_supervised(bench, spec, layers, head, loss, self.supervised)
         return trained, head.eval()
 
-    def _show(self, bench: Bench, head: nn.Module, spec: FeatureSpec) -> list[Any]:
-        part = bench.data.test
-        maps = self._maps(bench, part.pixels, spec)
-        few = [x[:_NUM_SHOWN] for x in maps]
-        (output,) = predict_dense(bench, head, few)
+    @torch.no_grad()
+    def _show(self, bench: Bench, head: nn.Module, specs: Sequence[FeatureSpec]) -> list[Any]:
+        maps = self._maps(bench, bench.data.test.pixels[:_NUM_SHOWN], specs)
+        (output,) = predict_dense(bench, head, maps)
         low, high = bench.data.depth_range
         return [depth_picture(x, low, high) for x in self._depth(bench, output)]
 

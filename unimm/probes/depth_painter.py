@@ -9,6 +9,7 @@ Legend: ``B`` pictures, ``C h w`` latents, ``H W`` pixels.
 
 import copy
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -129,24 +130,28 @@ def train_painter(
     if config.num_steps == 0:
         return
     parameters = list(painter.denoiser.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(
+        parameters, lr=config.learning_rate, weight_decay=0.01, fused=True
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.learning_rate, total_steps=config.num_steps, pct_start=0.05
     )
-    order = torch.Generator().manual_seed(seed)
+    order = torch.randint(
+        len(part),
+        (config.num_steps, config.batch_size),
+        generator=torch.Generator().manual_seed(seed),
+    ).to(device)
     generator = torch.Generator(device).manual_seed(seed)
     label = "one step" if is_one_step else "painter"
     painter.train()
-    pictures, painted = _encode_all(painter, part)  # once: only the denoiser changes
-    for _ in track(range(config.num_steps), description=label, disable=not show_progress):
-        rows = torch.randint(len(part), (config.batch_size,), generator=order)
-        picture = pictures[rows].to(device)
+    seen = _encode_all(painter, part)  # once: only the denoiser changes
+    for rows in track(order, description=label, disable=not show_progress):
+        picture = seen.pictures[rows]
         if is_one_step:
-            depth, mask = (part.need(x)[rows].to(device) for x in ("depth", "has_depth"))
-            target = depth_picture_of(depth, mask)[:, 0]
-            cost = affine_invariant_loss(painter.paint_at_once(picture), target, mask)
+            found = painter.paint_at_once(picture)
+            cost = affine_invariant_loss(found, seen.targets[rows], seen.masks[rows])
         else:
-            cost = _velocity_loss(painter, picture, painted[rows].to(device), config, generator)
+            cost = _velocity_loss(painter, picture, seen.painted[rows], config, generator)
         optimizer.zero_grad()
         cost.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -155,26 +160,41 @@ def train_painter(
     painter.eval()
 
 
+class _Encoded(NamedTuple):
+    """A whole set on the painter's device.
+
+    Attributes:
+        pictures: ``(N, C, h, w)`` standardised latents.
+        painted: ``(N, C, h, w)`` those of depth as a picture.
+        targets: ``(N, H, W)`` depth as a picture.
+        masks: ``(N, H, W)`` where there is depth.
+    """
+
+    pictures: Tensor
+    painted: Tensor
+    targets: Tensor
+    masks: Tensor
+
+
 @torch.no_grad()
-def _encode_all(painter: DepthPainter, part: LabelledPictures) -> tuple[Tensor, Tensor]:
-    """Standardised latents ``(N, C, h, w)`` of all pictures and of their depth, on the CPU."""
+def _encode_all(painter: DepthPainter, part: LabelledPictures) -> _Encoded:
     device = painter.told.device
     assert isinstance(device, torch.device)
-    pictures: list[Tensor] = []
-    painted: list[Tensor] = []
+    chunks: list[_Encoded] = []
     for rows in torch.arange(len(part)).split(128):
         pixels = part.pixels[rows].to(device).float() / 127.5 - 1
         depth, mask = (part.need(x)[rows].to(device) for x in ("depth", "has_depth"))
-        pictures.append(painter.encode(pixels).cpu())
-        painted.append(painter.encode(depth_picture_of(depth, mask)).cpu())
-    return torch.cat(pictures), torch.cat(painted)
+        drawn = depth_picture_of(depth, mask)
+        encoded = (painter.encode(pixels), painter.encode(drawn))
+        chunks.append(_Encoded(*encoded, drawn[:, 0].contiguous(), mask))
+    return _Encoded(*(torch.cat(x) for x in zip(*chunks, strict=True)))
 
 
 def affine_invariant_loss(found: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Mean absolute error after the scale and shift that fit best, found in closed form."""
     scale, shift = fit_affine(found, target, mask)
     gap = (scale[:, None, None] * found + shift[:, None, None] - target).abs()
-    return gap[mask].mean()
+    return torch.where(mask, gap, 0.0).sum() / mask.sum().clamp(min=1)
 
 
 def _velocity_loss(

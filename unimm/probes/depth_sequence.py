@@ -86,6 +86,10 @@ class DepthSequenceConfig(ProbeConfig):
         return ProbeResult(
             table=table,
             controls=tuple(name for name in table if name not in drawn),
+            score=ERROR,
+            is_error=True,
+            subject=many,
+            ceilings=(CEILING,),
             figures={
                 "objective": pipeline.drawing.name,
                 "merged over one": round(
@@ -99,7 +103,8 @@ class DepthSequenceConfig(ProbeConfig):
     def _pipeline(self, bench: Bench) -> Pipeline:
         if bench.model.pipeline is None:
             raise ValueError(f"{bench.model.name}: drawing depth needs a model of unimm's own")
-        return bench.model.pipeline.draw_by(self.objective or None)
+        pipeline = bench.model.pipeline
+        return pipeline.draw_by(self.objective or pipeline.model.config.objectives[0].name)
 
     def _trained(self, bench: Bench) -> Pipeline:
         return train_to_draw_depth(

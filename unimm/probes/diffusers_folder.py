@@ -172,16 +172,19 @@ class DiffusersSource:
         """Blocks, the first one first."""
         return len(self.kind.blocks(self.network))
 
+    @torch.no_grad()
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """Scaled latents."""
+        config = self.vae.config
+        latents = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist.mode()
+        return (latents - (config.shift_factor or 0.0)) * config.scaling_factor
+
     def __call__(
-        self, pixels: Tensor, spec: FeatureSpec, layers: Sequence[int]
+        self, shown: Tensor, spec: FeatureSpec, layers: Sequence[int]
     ) -> tuple[Tensor, ...]:
         """Features after blocks, as grids."""
-        config = self.vae.config
-        with torch.no_grad():
-            latents = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist.mode()
-        x0 = (latents - (config.shift_factor or 0.0)) * config.scaling_factor
-        noise = shared_noise(x0.shape[1:], spec.noise_seed, x0.device)
-        x, step = self._noisy(x0, noise, spec.timestep)
+        noise = shared_noise(shown.shape[1:], spec.noise_seed, shown.device)
+        x, step = self._noisy(shown, noise, spec.timestep)
         with outputs_of(self.kind.blocks(self.network), layers) as found:
             self.kind.call(self.network, x, step.expand(len(x)), self._condition(spec.condition))
         maps = (self.kind.hidden(found[i]) for i in layers)

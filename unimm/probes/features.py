@@ -14,25 +14,32 @@ from torch.nn import functional
 
 from unimm.pipeline import Pipeline, load_pipeline
 from unimm.probes.diffusers_folder import is_diffusers_folder, load_diffusers_folder
-from unimm.probes.sources import pipeline_features
-from unimm.probes.spec import FeatureModel, FeatureSpec, resolve_layers
+from unimm.probes.sources import denoising_objective, pipeline_features
+from unimm.probes.spec import FeatureModel, FeatureSpec, half_precision, resolve_layers
 from unimm.tokenizer.pixels import check_pixels
 
 __all__ = ["FeatureModel", "FeatureSpec", "extract_features", "feature_maps", "load_feature_model"]
 
 
 def load_feature_model(
-    name: str | Path, *, device: str | torch.device | None = None
+    name: str | Path, *, device: str | torch.device | None = None, objective: str = ""
 ) -> FeatureModel:
     """Load what is to be probed: a shipped model, a model folder, or a ``diffusers`` folder.
 
+    Args:
+        name: of it.
+        device: where it runs; by default the GPU where there is one.
+        objective: which of a model's objectives is looked at; by default the first that denoises,
+            or else the first.
+
     Raises:
-        ValueError: if there is no such model.
+        ValueError: if there is no such model or objective.
     """
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if is_diffusers_folder(name):
         return load_diffusers_folder(Path(name), device=target)
-    return pipeline_features(load_pipeline(name, device=target, dtype=torch.float32))
+    pipeline = load_pipeline(name, device=target, dtype=torch.float32)
+    return pipeline_features(pipeline.draw_by(objective or denoising_objective(pipeline)))
 
 
 def extract_features(
@@ -67,9 +74,11 @@ def feature_maps(
     check_pixels(pixels)
     pixels = fit(pixels.to(model.device), model.image_size)
     count = spec.num_noises if source.is_noisy else 1
+    shown = source.prepare(pixels)
     total: list[Tensor] = []
     for k in range(count):
-        maps = source(pixels, replace(spec, noise_seed=spec.noise_seed + k), numbers)
+        with half_precision(model.device):
+            maps = source(shown, replace(spec, noise_seed=spec.noise_seed + k), numbers)
         total = (
             [x.float() for x in maps]
             if k == 0
@@ -77,6 +86,15 @@ def feature_maps(
         )
     maps = [x / count for x in total]
     return tuple(x.mean((2, 3), keepdim=True) if spec.pool == "mean" else x for x in maps)
+
+
+@torch.no_grad()
+def prepare_all(
+    model: FeatureModel, source: str, pixels: Tensor, *, batch_size: int = 256
+) -> Tensor:
+    """What a source is shown of a whole set ``(N, 3, H, W)`` uint8, on the model's device."""
+    chunks = (x.to(model.device).float() / 127.5 - 1 for x in pixels.split(batch_size))
+    return torch.cat([model.source(source).prepare(fit(x, model.image_size)) for x in chunks])
 
 
 def fit(pixels: Tensor, size: int) -> Tensor:

@@ -113,13 +113,14 @@ def fit_linear(
     generator = torch.Generator().manual_seed(seed)
     weight = 0.01 * torch.randn((len(rates), x.shape[1], num_classes), generator=generator)
     weight, bias = weight.to(x.device), torch.zeros(len(rates), 1, num_classes, device=x.device)
+    order = torch.randint(len(x), (config.num_steps, size), generator=generator).to(x.device)
+    places = torch.arange(size, device=x.device)
     slow = [torch.zeros_like(weight), torch.zeros_like(bias)]  # momentum
     for step in range(config.num_steps):
-        rows = torch.randint(len(x), (size,), generator=generator).to(x.device)
-        seen, target = x[rows], train.y[rows]
+        seen, target = x[order[step]], train.y[order[step]]
         # The gradient of the cross-entropy by hand: heads share the batch and nothing else.
         error = (seen @ weight + bias).softmax(-1)  # (G, B, C)
-        error[:, torch.arange(size, device=x.device), target] -= 1
+        error[:, places, target] -= 1
         gradients = (seen.T @ error / size, error.mean(1, keepdim=True))
         factor = 0.5 * (1 + math.cos(math.pi * step / config.num_steps))
         for parameter, gradient, momentum in zip((weight, bias), gradients, slow, strict=True):

@@ -53,6 +53,7 @@ class HyperfeaturesConfig(ProbeConfig):
         return ProbeResult(
             table=table,
             controls=("random network, mixed", *controls),
+            score="per point",
             figures={"weights": weights, **single.figures},
             pictures=single.pictures,
         )
@@ -64,7 +65,7 @@ class HyperfeaturesConfig(ProbeConfig):
             lambda: Mixer([x[0].shape[1] for x in maps], len(maps[0]), self.width), bench
         )
         assert isinstance(mixer, Mixer)
-        optimizer = torch.optim.AdamW(mixer.parameters(), lr=self.learning_rate)
+        optimizer = torch.optim.AdamW(mixer.parameters(), lr=self.learning_rate, fused=True)
         generator = torch.Generator().manual_seed(bench.seed)
         pairs = train.need("pairs")
         for _ in range(self.num_steps):
@@ -76,7 +77,7 @@ class HyperfeaturesConfig(ProbeConfig):
         test, tested = bench.data.test, self._maps(bench, bench.data.test)
         with torch.no_grad():
             mixed = [
-                mixer(_take(tested, rows, bench.device)).half().cpu()
+                mixer(_take(tested, rows, bench.device)).half()
                 for rows in torch.arange(len(test)).split(64)
             ]
         scores = score_maps(bench, test, torch.cat(mixed), self.single.alpha)
@@ -175,4 +176,5 @@ class Mixer(nn.Module):
 
 
 def _take(maps: list[list[Tensor]], rows: Tensor, device: torch.device) -> list[list[Tensor]]:
+    rows = rows.to(maps[0][0].device)
     return [[x[rows].to(device).float() for x in by_time] for by_time in maps]

@@ -6,6 +6,7 @@ is predicted in sequence one stretch of it. Draws add up, so that hopeless texts
 Legend: ``N`` pictures, ``T`` texts, ``P`` pairs of both, ``J`` draws.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -78,9 +79,14 @@ class HeadScorer:
     ) -> None:
         objective = pipeline.model.objective(pipeline.drawing.name)
         assert isinstance(objective, Diffusion)
-        self.denoiser = objective.denoiser
+        # A GPU computes in bfloat16, as when it draws.
+        is_gpu = pipeline.device.type == "cuda"
+        self.denoiser = (
+            copy.deepcopy(objective.denoiser).bfloat16() if is_gpu else objective.denoiser
+        )
         self.x0 = objective.space.standardise(latents_of_pixels(pipeline, pixels))
-        self.told = tell(pipeline, objective, texts)  # (T, n, D)
+        dtype = self.denoiser.input.weight.dtype
+        self.told = tell(pipeline, objective, texts).to(dtype)  # (T, n, D)
         self.num_draws, self.is_paired, self.batch_size = num_draws, is_paired, batch_size
         self.evaluations = 0.0
         generator = torch.Generator().manual_seed(seed)

@@ -89,6 +89,10 @@ class MarigoldConfig(ProbeConfig):
         return ProbeResult(
             table=table,
             controls=tuple(controls),
+            score=ERROR,
+            is_error=True,
+            subject=many,
+            ceilings=(CEILING,),
             figures={
                 "one step over ensemble": round(
                     error["one step, end to end"] / max(error[many], 1e-9), 4

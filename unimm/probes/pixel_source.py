@@ -19,12 +19,16 @@ class PixelSource:
     def __init__(self) -> None:
         self.network: nn.Module = nn.Identity()
 
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """Nothing is done."""
+        return pixels
+
     def __call__(
-        self, pixels: Tensor, spec: FeatureSpec, layers: Sequence[int]
+        self, shown: Tensor, spec: FeatureSpec, layers: Sequence[int]
     ) -> tuple[Tensor, ...]:
         """``(B, 3 p p, grid, grid)`` with patches of ``p`` pixels a side."""
-        side = min(PIXEL_GRID, pixels.shape[-1])
-        p = -(-pixels.shape[-1] // side)
-        if pixels.shape[-1] != p * side:
-            pixels = functional.interpolate(pixels, size=(p * side, p * side), mode="bilinear")
-        return tuple(functional.pixel_unshuffle(pixels, p) for _ in layers)
+        side = min(PIXEL_GRID, shown.shape[-1])
+        p = -(-shown.shape[-1] // side)
+        if shown.shape[-1] != p * side:
+            shown = functional.interpolate(shown, size=(p * side, p * side), mode="bilinear")
+        return tuple(functional.pixel_unshuffle(shown, p) for _ in layers)

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from unimm.data.labelled.sets import LabelledSplits
-from unimm.probes.cache import FeatureCache
+from unimm.probes.cache import FeatureCache, FeaturesInMemory
 from unimm.probes.spec import FeatureModel, FeatureSpec
 
 
@@ -23,14 +23,14 @@ class Bench:
     Attributes:
         model: that is probed.
         data: that it is probed with.
-        cache: of features.
+        cache: where features come from.
         seed: of heads, controls and noise.
         tell: called with a line for each thing done.
     """
 
     model: FeatureModel
     data: LabelledSplits
-    cache: FeatureCache
+    cache: FeatureCache | FeaturesInMemory
     seed: int = 0
     tell: Callable[[str], None] = print
 
@@ -40,9 +40,12 @@ class Bench:
         return self.model.device
 
     def features(self, pixels: Tensor, spec: FeatureSpec, layers: tuple[int, ...]) -> list[Tensor]:
-        """Cached features ``(N, D, h, w)`` float16 on the CPU, one a layer."""
+        """Features ``(N, D, h, w)`` float16, one a layer.
+
+        Those on disk are read when rows are taken; those in memory are on the model's device.
+        """
         maps = self.cache.maps(self.model, pixels, spec, layers)
-        return [torch.from_numpy(x) for x in maps]  # read when rows are taken
+        return [torch.as_tensor(x) for x in maps]
 
     def at_random(self, source: str) -> "Bench":
         """The same bench with one network's weights drawn anew."""
@@ -54,14 +57,22 @@ class ProbeResult:
     """What a probe found.
 
     Attributes:
-        table: row -> column -> figure; the first row is the model's, the last ones are controls.
+        table: row -> column -> figure.
         controls: names of the rows that are controls.
+        score: column that rows are compared by.
+        is_error: less is better there.
+        subject: the model's row; empty is the first one.
+        ceilings: controls that need not be beaten.
         figures: all else that was measured, plain data.
         pictures: name -> plot.
     """
 
     table: dict[str, dict[str, Any]]
     controls: tuple[str, ...]
+    score: str
+    is_error: bool = False
+    subject: str = ""
+    ceilings: tuple[str, ...] = ()
     figures: dict[str, Any] = field(default_factory=dict)
     pictures: dict[str, Image.Image] = field(default_factory=dict)
 
@@ -69,6 +80,16 @@ class ProbeResult:
         missing = [name for name in self.controls if name not in self.table]
         if not self.controls or missing:
             raise ValueError(f"a probe must show its controls; missing: {missing or 'all'}")
+
+    def beaten(self) -> dict[str, bool]:
+        """Control -> whether the model's row is better; ceilings are left out."""
+        own = self.table[self.subject or next(iter(self.table))][self.score]
+        others = {
+            name: self.table[name][self.score]
+            for name in self.controls
+            if name not in self.ceilings
+        }
+        return {name: own < x if self.is_error else own > x for name, x in others.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

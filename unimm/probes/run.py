@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from unimm.data.labelled.sets import LabelledConfig
-from unimm.probes.cache import FeatureCache
+from unimm.probes.cache import FeatureCache, FeaturesInMemory
 from unimm.probes.features import load_feature_model
 from unimm.probes.probe import Bench, ProbeConfig, ProbeResult
 
@@ -22,8 +22,9 @@ class ProbeRunConfig:
         probe: which, and how.
         data: what it is probed with.
         model: shipped name, model folder, Hub id, or a ``diffusers`` folder.
+        objective: that is looked at; empty is the first that denoises, or else the first.
         output: folder of ``results.json`` and the plots.
-        cache: folder of the features.
+        cache: folder that keeps features for later runs; empty makes them anew, in memory.
         ledger: folder of the ledger; empty writes none.
         ledger_name: of its file.
         batch_size: pictures that a network sees at once.
@@ -34,6 +35,7 @@ class ProbeRunConfig:
     probe: ProbeConfig
     data: LabelledConfig
     model: str = "storyworld-diffusion"
+    objective: str = ""
     output: str = "runs/probe"
     cache: str = "runs/features"
     ledger: str = ""
@@ -50,11 +52,14 @@ def run_probe(config: ProbeRunConfig, *, tell: Callable[[str], None] = print) ->
         ValueError: if model or data are not there, or do not suit the probe.
     """
     device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    model = load_feature_model(config.model, device=device)
+    model = load_feature_model(config.model, device=device, objective=config.objective)
     data = config.data.read(device)
     sizes = [len(x) for x in (data.train, data.validation, data.test)]
     tell(f"{model.name} on {data.name}: {' / '.join(map(str, sizes))} pictures")
-    cache = FeatureCache(config.cache, batch_size=config.batch_size)
+    size = config.batch_size
+    cache = FeaturesInMemory(batch_size=size)
+    if config.cache:
+        cache = FeatureCache(config.cache, batch_size=size)
     result = config.probe.run(
         Bench(model=model, data=data, cache=cache, seed=config.seed, tell=tell)
     )
@@ -63,7 +68,8 @@ def run_probe(config: ProbeRunConfig, *, tell: Callable[[str], None] = print) ->
     for name, picture in result.pictures.items():
         picture.save(output / f"{name}.png")
     facts = facts_of(config, model.name, data.name)
-    content = {"facts": facts, "table": result.table, "figures": result.figures}
+    figures = {"beaten": result.beaten(), **result.figures}
+    content = {"facts": facts, "table": result.table, "figures": figures}
     (output / "results.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return result
 

@@ -82,6 +82,8 @@ class SegmentConfig(ProbeConfig):
         return ProbeResult(
             table=table,
             controls=tuple(name for name in table if name != "features"),
+            score="mIoU",
+            ceilings=("supervised, same network",),
             figures={
                 "mIoU by timestep": {f"{t:g}": value for t, value in by_time.items()},
                 "timestep": best,
@@ -110,11 +112,11 @@ class SegmentConfig(ProbeConfig):
         return build_head(lambda: self.head.build(widths, count), bench)
 
     def _loss(self, bench: Bench) -> Callable[[Tensor, Tensor, int], Tensor]:
-        truth = bench.data.train.need("class_map")
+        truth = bench.data.train.need("class_map").to(bench.device)
 
         def loss(output: Tensor, rows: Tensor, step: int) -> Tensor:
             """Cross-entropy on the head's own grid, with the truth of each place's middle."""
-            target = truth[rows].to(output.device)[:, None].float()
+            target = truth[rows.to(truth.device)][:, None].float()
             target = functional.interpolate(target, size=output.shape[2:], mode="nearest-exact")
             return functional.cross_entropy(output, target[:, 0].long(), ignore_index=NO_CLASS)
 

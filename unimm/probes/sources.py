@@ -48,6 +48,14 @@ def pipeline_features(pipeline: Pipeline) -> FeatureModel:
     )
 
 
+def denoising_objective(pipeline: Pipeline) -> str | None:
+    """The first of a model's objectives that denoises."""
+    for config in pipeline.model.config.objectives:
+        if isinstance(pipeline.model.objective(config.name), Diffusion | Transfusion):
+            return config.name
+    return None
+
+
 class HeadSource:
     """A denoiser head, told what the trunk says of the condition."""
 
@@ -57,16 +65,24 @@ class HeadSource:
         self.pipeline, self.objective = pipeline, objective
         self.network: nn.Module = objective.denoiser
         self.num_layers = objective.config.denoiser.depth
+        self._told: dict[str, Tensor] = {}  # condition -> (1, n, D); the trunk stays as it is
+
+    @torch.no_grad()
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """Standardised latents."""
+        return self.objective.space.standardise(latents_of_pixels(self.pipeline, pixels))
 
     def __call__(
-        self, pixels: Tensor, spec: FeatureSpec, layers: Sequence[int]
+        self, shown: Tensor, spec: FeatureSpec, layers: Sequence[int]
     ) -> tuple[Tensor, ...]:
         """Features after denoiser blocks."""
-        x0 = self.objective.space.standardise(latents_of_pixels(self.pipeline, pixels))
-        told = tell(self.pipeline, self.objective, [spec.condition]).expand(len(x0), -1, -1)
-        noise = shared_noise(x0.shape[1:], spec.noise_seed, x0.device)
-        t = torch.full((len(x0),), spec.timestep, device=x0.device)
-        found = self.objective.denoiser(add_noise(x0, noise, t), t, told, layers=layers)
+        if spec.condition not in self._told:
+            told = tell(self.pipeline, self.objective, [spec.condition])
+            self._told[spec.condition] = told
+        told = self._told[spec.condition].expand(len(shown), -1, -1)
+        noise = shared_noise(shown.shape[1:], spec.noise_seed, shown.device)
+        t = torch.full((len(shown),), spec.timestep, device=shown.device)
+        found = self.objective.denoiser(add_noise(shown, noise, t), t, told, layers=layers)
         return found.features
 
 
@@ -80,15 +96,19 @@ class NoisyTrunkSource:
         self.network: nn.Module = pipeline.model.backbone
         self.num_layers = pipeline.model.config.backbone.depth
 
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """Nothing is done."""
+        return pixels
+
     def __call__(
-        self, pixels: Tensor, spec: FeatureSpec, layers: Sequence[int]
+        self, shown: Tensor, spec: FeatureSpec, layers: Sequence[int]
     ) -> tuple[Tensor, ...]:
         """Hidden states after layers of the trunk."""
-        tokens = self.pipeline.image_tokenizer.encode(pixels)
+        tokens = self.pipeline.image_tokenizer.encode(shown)
         assert tokens.latents is not None
-        count, shape = len(pixels), tokens.latents.shape[1:]
-        noise = shared_noise(shape, spec.noise_seed, pixels.device)
-        t = torch.full((count, 1), spec.timestep, device=pixels.device)
+        count, shape = len(shown), tokens.latents.shape[1:]
+        noise = shared_noise(shape, spec.noise_seed, shown.device)
+        t = torch.full((count, 1), spec.timestep, device=shown.device)
         draw = NoisyDraw(tokens=tokens, times=t, noise=noise[None].expand(count, 1, *shape))
         batch = lay_out(self.pipeline, [spec.condition] * count, tokens)
         with outputs_of(list(self.pipeline.model.backbone.layers), layers) as found:
@@ -107,16 +127,20 @@ class TrunkSource:
         self.network: nn.Module = pipeline.model.backbone
         self.num_layers = pipeline.model.config.backbone.depth
 
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """Nothing is done."""
+        return pixels
+
     def __call__(
-        self, pixels: Tensor, spec: FeatureSpec, layers: Sequence[int]
+        self, shown: Tensor, spec: FeatureSpec, layers: Sequence[int]
     ) -> tuple[Tensor, ...]:
         """Hidden states after layers of the trunk."""
-        tokens = self.pipeline.image_tokenizer.encode(pixels, self.pipeline.schedule)
+        tokens = self.pipeline.image_tokenizer.encode(shown, self.pipeline.schedule)
         batch = lay_out_given(self.pipeline, tokens, spec.condition)
         with outputs_of(list(self.pipeline.model.backbone.layers), layers) as found:
             run_rows(self.pipeline, batch)
         is_code = batch.code_ids != NO_CODE
-        return tuple(_grid(found[i][is_code], len(pixels)) for i in layers)
+        return tuple(_grid(found[i][is_code], len(shown)) for i in layers)
 
 
 class EncoderSource:
@@ -130,13 +154,17 @@ class EncoderSource:
         self._blocks = [x for x in tokenizer.encoder.layers if isinstance(x, ResidualBlock)]
         self.num_layers = len(self._blocks) + 1
 
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """Nothing is done."""
+        return pixels
+
     def __call__(
-        self, pixels: Tensor, spec: FeatureSpec, layers: Sequence[int]
+        self, shown: Tensor, spec: FeatureSpec, layers: Sequence[int]
     ) -> tuple[Tensor, ...]:
         """Activations after blocks."""
         last = self.num_layers - 1
         with outputs_of(self._blocks, [i for i in layers if i < last]) as found:
-            encoded = self.tokenizer.encoder(pixels.to(self.tokenizer.dtype))
+            encoded = self.tokenizer.encoder(shown.to(self.tokenizer.dtype))
         found[last] = self.tokenizer.quantizer.to_latents(encoded)
         return tuple(found[i] for i in layers)
 

@@ -64,10 +64,17 @@ class Source(Protocol):
         """Whether time and noise matter."""
         ...
 
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """What it is shown of pictures ``(B, 3, H, W)``, whatever is asked: latents, or pixels.
+
+        It is made once for all noises and all steps of training.
+        """
+        ...
+
     def __call__(
-        self, pixels: Tensor, spec: FeatureSpec, layers: Sequence[int]
+        self, shown: Tensor, spec: FeatureSpec, layers: Sequence[int]
     ) -> tuple[Tensor, ...]:
-        """``(B, 3, H, W)`` to ``(B, D, h, w)`` a layer, counted from 0; keeps gradients."""
+        """``(B, D, h, w)`` a layer, counted from 0, of what was prepared; keeps gradients."""
         ...
 
 
@@ -124,7 +131,13 @@ def resolve_layers(source: Source, layers: Sequence[int]) -> list[int]:
     return [layer % count for layer in layers]
 
 
+def half_precision(device: torch.device) -> torch.autocast:
+    """Matrix products and convolutions in bfloat16 on a GPU; nothing changes on a CPU."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+
 def shared_noise(shape: Sequence[int], seed: int, device: torch.device) -> Tensor:
     """Noise ``(1, *shape)`` that all pictures share, the same on every device."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn((1, *shape), generator=generator).to(device)
+    # Without waiting for the device: training asks for another one at every step.
+    return torch.randn((1, *shape), generator=generator).to(device, non_blocking=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from unimm.probes.features import fit
+from unimm.probes.features import prepare_all
 from unimm.probes.probe import Bench
 from unimm.probes.spec import FeatureSpec, resolve_layers
 
@@ -57,23 +57,28 @@ def train_supervised(
     source.network.requires_grad_(True).train()
     parameters = [*source.network.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(
-        parameters, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98)
+        parameters,
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        betas=(0.9, 0.98),
+        fused=True,
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.learning_rate, total_steps=config.num_steps, pct_start=0.05
     )
     generator = torch.Generator().manual_seed(bench.seed)
-    pixels = bench.data.train.pixels
+    shown = prepare_all(fresh.model, spec.source, bench.data.train.pixels)
+    order = torch.randint(len(shown), (config.num_steps, config.batch_size), generator=generator)
+    order = order.to(shown.device)
     steps = range(config.num_steps)
-    for _ in track(steps, description="supervised", disable=not bench.cache.show_progress):
-        rows = torch.randint(len(pixels), (config.batch_size,), generator=generator)
-        shown = pixels[rows].to(bench.device).float() / 127.5 - 1
+    for step in track(steps, description="supervised", disable=not bench.cache.show_progress):
+        rows = order[step]
         # Another noise at every step: the network must not learn one by heart.
         seed = int(torch.randint(2**31, (), generator=generator))
         noisy = replace(spec, noise_seed=seed)
-        maps = source(fit(shown, fresh.model.image_size), noisy, numbers)
-        optimizer.zero_grad()
+        maps = source(shown[rows], noisy, numbers)
         cost = loss(head, [x.float() for x in maps], rows)
+        optimizer.zero_grad()
         cost.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()

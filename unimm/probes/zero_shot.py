@@ -70,6 +70,7 @@ class ZeroShotConfig(ProbeConfig):
         return ProbeResult(
             table=table,
             controls=tuple(controls),
+            score="right",
             figures={
                 "same answer with pruning": round(agree, 4),
                 "evaluations with pruning": round(pruned.evaluations / full.evaluations, 4),

@@ -124,7 +124,7 @@ class EngineConfig:
             too, 3 weights too.
         offload_optimizer: keep float32 masters and optimizer state in the host's memory, where
             AdamW runs (ZeRO 1 to 3).
-        compile: compile the trunk's layers (GPU only pays; ZeRO 0 to 2).
+        compile: compile the trunk's layers and denoisers' blocks (GPU only pays).
         checkpoint_activations: recompute a layer in the backward instead of keeping it.
         sequence_ranks: processes that share each row, for rows too long for one GPU.
     """
@@ -142,11 +142,6 @@ class EngineConfig:
             raise ValueError(
                 "zero_stage 0 with precision bfloat16 trains wrongly in DeepSpeed (its first Adam "
                 "step is off): use zero_stage 1, or precision autocast"
-            )
-        if self.zero_stage == 3 and self.compile:
-            raise ValueError(
-                "zero_stage 3 fetches weights between the modules of a layer, which cannot be "
-                "compiled as one: set compile to false, or use zero_stage 2"
             )
         if self.zero_stage == 0 and self.offload_optimizer:
             raise ValueError(

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from unimm.distributed import init_distributed, rank, world_size
 from unimm.document import Batch
@@ -20,6 +21,7 @@ from unimm.model import Losses, UniMM
 from unimm.nn.sequence import SequenceGroup
 from unimm.nn.transformer import DecoderLayer
 from unimm.training.config import EngineConfig, OptimizerConfig
+from unimm.training.gradient_order import keep_order
 from unimm.training.partition import Partition
 from unimm.training.partition_files import read_pieces, write_pieces
 
@@ -72,14 +74,18 @@ class Engine:
             model.backbone.sequence = SequenceGroup(config.sequence_ranks)
         if config.compile:
             # Block by block: one graph serves all layers, so compiling takes a fraction as long.
-            # Rows of the trunk have one shape; a denoiser's pictures differ in number.
+            # Rows of the trunk have one shape; a denoiser's pictures differ in number. Only what a
+            # block computes: around it, hooks of ZeRO 3 gather its weights.
             for block in model.repeated_blocks():
-                block.compile(dynamic=False if isinstance(block, DecoderLayer) else None)
+                dynamic = False if isinstance(block, DecoderLayer) else None
+                block.forward = torch.compile(block.forward, dynamic=dynamic)
         if config.zero_stage < 3:
             model.to(device)
         self._adamw = _adamw(model, optimizer)
         settings = _deepspeed_config(config, optimizer, grad_accum_steps, device)
         self._engine = _initialize(model, self._adamw, config, settings)
+        if config.compile and config.zero_stage in (1, 2):
+            keep_order(self._engine.optimizer, model.repeated_blocks())
         self.is_skipped = torch.zeros((), device=device)
         self._partition = Partition(
             model, self._adamw, self._engine.optimizer, stage=config.zero_stage
@@ -188,6 +194,10 @@ def _initialize(
         dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
         model.to(dtype)  # what is there already, Init leaves in its format
         deepspeed.zero.Init(module=model, config_dict_or_path=settings, dtype=dtype)
+        functional.linear = _releasing_linear
+        for block in model.repeated_blocks():  # each is gathered and reduced as one
+            deepspeed.utils.set_z3_leaf_module(block, True)
+            block.register_forward_pre_hook(_ask_for_gradient)
     engine, *_ = deepspeed.initialize(
         model=model,
         optimizer=adamw,
@@ -195,6 +205,32 @@ def _initialize(
         dist_init_required=False,
     )
     return engine
+
+
+def _releasing_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A product that keeps a parameter for its backward, not the weights gathered into it.
+
+    PyTorch's own keeps a view of the weights, and so their memory. DeepSpeed's does not, but cannot
+    be compiled; the compiler keeps parameters.
+    """
+    if torch.compiler.is_compiling():
+        return torch._C._nn.linear(x, weight, bias)  # pyright: ignore[reportAttributeAccessIssue]
+    from deepspeed.runtime.zero.linear import zero3_linear_wrap
+
+    return zero3_linear_wrap(x, weight, bias)
+
+
+def _ask_for_gradient(block: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Let a block's input have a gradient, even of frozen embeddings.
+
+    DeepSpeed reduces the gradients of a block once the gradient of its input is there; without
+    one it would take them before they are.
+    """
+    x, *others = args
+    is_trained = any(p.requires_grad for p in block.parameters())
+    if torch.is_grad_enabled() and is_trained and not x.requires_grad:
+        x = x.detach().requires_grad_()
+    return x, *others
 
 
 def _adamw(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:

@@ -142,6 +142,9 @@ def train_head(
     denoiser = Denoiser(
         config, latent_dim=states.latents.shape[1], context_dim=states.told.shape[-1]
     ).to(device)
+    if device.type == "cuda":  # eager, a step waits for the launches of its many small kernels
+        for block in denoiser.blocks:
+            block.compile()
     optimizer = torch.optim.AdamW(
         [
             {"params": [p for p in denoiser.parameters() if p.ndim >= 2]},

@@ -1,5 +1,7 @@
 """Measures what the planner estimates: the peak memory of real steps under DeepSpeed."""
 
+import gc
+
 import torch
 
 from unimm.training.config import EngineConfig
@@ -25,6 +27,7 @@ def measure_peak(
     """
     is_cuda, before = device.type == "cuda", 0
     if is_cuda:
+        gc.collect()  # an engine before this one
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)  # DeepSpeed keeps parts of earlier engines
     model = planner.make_model()

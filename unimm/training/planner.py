@@ -246,13 +246,9 @@ class Planner:
 
 
 def with_stage(engine: EngineConfig, stage: Any, **changes: Any) -> EngineConfig | None:
-    """Give the same engine in another ZeRO stage; None where its settings exclude each other.
-
-    ZeRO 3 fetches weights inside of layers, which are then not compiled.
-    """
-    is_compiled = engine.compile and (stage < 3 or engine.zero_stage == 3)
+    """Give the same engine in another ZeRO stage; None where its settings exclude each other."""
     try:
-        return replace(engine, zero_stage=stage, compile=is_compiled, **changes)
+        return replace(engine, zero_stage=stage, **changes)
     except ValueError:
         return None
 

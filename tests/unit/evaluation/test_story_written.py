@@ -42,6 +42,7 @@ def test_the_world_s_own_text_makes_the_world_s_own_truth() -> None:
             num_characters=1,
             has_change=index % 2 == 0,
             introduction="both",
+            restated=0.3 if index % 3 == 0 else 0.0,
         )
         task = story_task(index, story)
         read = written_task(task, task.page_texts)
@@ -68,6 +69,20 @@ def test_looks_are_judged_until_another_character_comes_in() -> None:
     assert tables["alone"]["all"].total == 1
     assert tables["text atoms"]["exists"].total >= 2  # page 1's own and the cat
     assert tables["text atoms"]["colour"].value < 1.0 or tables["text atoms"]["exists"].value < 1.0
+
+
+def test_a_look_said_again_brings_in_nobody_and_changes_nothing() -> None:
+    (task,) = story_tasks("written", Split.VALIDATION, num=1, seed=3)
+    character = task.truth["characters"][0]
+    name = character["name"]
+    wrong = "Now {}, a {} cow with a top hat, sings. {} the {} cow laughs."
+    texts = [task.page_texts[0], wrong.format(name, "red", name, "red"), f"{name} sleeps."]
+    pages = written_task(task, texts).truth["pages"]
+    assert [len(page["characters"]) for page in pages] == [1, 1, 1]
+    for page in pages:
+        assert all(page["characters"][0][x] == character[x] for x in ("species", "tint"))
+    assert not [fact for fact in pages[1]["carried"] if fact[0] == name]  # its text says it
+    assert {fact[3] for fact in pages[2]["carried"] if fact[0] == name} == {1}
 
 
 def test_a_place_lasts_until_the_text_names_another() -> None:

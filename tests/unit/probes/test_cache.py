@@ -4,7 +4,7 @@ import torch
 from pipelines import tiny_pipeline
 
 from unimm.probes import cache as cache_module
-from unimm.probes.cache import FeatureCache
+from unimm.probes.cache import FeatureCache, FeaturesInMemory
 from unimm.probes.features import FeatureSpec, feature_maps
 from unimm.probes.sources import pipeline_features
 
@@ -29,6 +29,17 @@ def test_features_are_kept(model, tmp_path):
     again = FeatureCache(tmp_path, batch_size=3, show_progress=False)
     assert np.array_equal(again.maps(model, pictures(), FeatureSpec(), (1,))[0], first[1])
     assert again.num_extracted == 0
+
+
+def test_memory_holds_what_the_disk_would(model, tmp_path):
+    spec = FeatureSpec(num_noises=2, timestep=0.3)
+    on_disk = FeatureCache(tmp_path, batch_size=3, show_progress=False)
+    wanted = on_disk.maps(model, pictures(), spec, (0, -1))
+    found = FeaturesInMemory(batch_size=3, show_progress=False).maps(
+        model, pictures(), spec, (0, -1)
+    )
+    for a, b in zip(found, wanted, strict=True):
+        assert a.dtype == torch.float16 and np.array_equal(a.numpy(), b)
 
 
 def test_other_content_is_another_name(model, tmp_path):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -65,6 +67,39 @@ def test_a_row_is_the_mean_over_pictures():
 
 def test_a_result_without_controls_is_refused():
     with pytest.raises(ValueError, match="must show its controls"):
-        ProbeResult(table={"features": {"linear": 1.0}}, controls=())
+        ProbeResult(table={"features": {"linear": 1.0}}, controls=(), score="linear")
     with pytest.raises(ValueError, match="missing: \\['chance'\\]"):
-        ProbeResult(table={"features": {}}, controls=("chance",))
+        ProbeResult(table={"features": {}}, controls=("chance",), score="linear")
+
+
+def test_a_result_says_which_controls_are_beaten():
+    table = {
+        "one": {"e": 5.0},
+        "ours": {"e": 0.1},
+        "a": {"e": 0.2},
+        "b": {"e": 0.1},
+        "top": {"e": 0},
+    }
+    result = ProbeResult(
+        table=table,
+        controls=("a", "b", "top"),
+        score="e",
+        is_error=True,
+        subject="ours",
+        ceilings=("top",),
+    )
+    assert result.beaten() == {"a": True, "b": False}
+    assert replace(result, is_error=False).beaten() == {"a": False, "b": False}
+    assert replace(result, subject="", is_error=False).beaten() == {"a": True, "b": True}
+
+
+def test_the_loss_of_places_without_truth_is_nothing():
+    """Equal to the formula on the places that have truth."""
+    generator = torch.Generator().manual_seed(0)
+    depth, target = (torch.rand(2, 4, 5, generator=generator) + 1 for _ in range(2))
+    mask = torch.rand(2, 4, 5, generator=generator) < 0.5
+    gap = ((depth + 1e-3).log() - (target + 1e-3).log())[mask]
+    wanted = (gap.var() + 0.15 * gap.mean().square()).sqrt()
+    assert torch.allclose(silog(depth, target, mask), wanted)
+    wild = torch.where(mask, depth, 1e3)
+    assert torch.allclose(silog(wild, target, mask), wanted)

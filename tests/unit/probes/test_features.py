@@ -134,3 +134,15 @@ def test_other_diffusers_networks_are_refused(tmp_path):
     config.write_text(config.read_text().replace("DiTTransformer2DModel", "OtherModel"))
     with pytest.raises(ValueError, match="holds a OtherModel; known are UNet2DConditionModel"):
         load_feature_model(tmp_path)
+
+
+def test_of_a_joint_model_the_objective_that_denoises_is_probed(tmp_path):
+    tiny_pipeline("masked", "diffusion").save_pretrained(tmp_path)
+    for model in (found := load_feature_model(tmp_path, device="cpu"), found.randomise("trunk", 1)):
+        assert model.pipeline is not None and model.pipeline.drawing.name == "diffusion"
+        assert extract_features(model, pixels(), FeatureSpec()).shape[2:] == (4, 4)
+    asked = load_feature_model(tmp_path, device="cpu", objective="masked")
+    assert asked.pipeline is not None and asked.pipeline.drawing.name == "masked"
+    assert "denoiser" not in asked.sources
+    with pytest.raises(ValueError, match="not by 'next_scale'"):
+        load_feature_model(tmp_path, device="cpu", objective="next_scale")

@@ -146,8 +146,6 @@ def test_zero_0_with_bfloat16_is_refused():
 def test_engines_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="offload_optimizer needs zero_stage 1, 2 or 3"):
         EngineConfig(offload_optimizer=True)
-    with pytest.raises(ValueError, match="set compile to false, or use zero_stage 2"):
-        EngineConfig(zero_stage=3, compile=True)
 
 
 def test_a_bound_on_time_ends_the_run_and_the_schedule(tmp_path):

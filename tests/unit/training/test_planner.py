@@ -92,17 +92,21 @@ def test_the_estimate_of_a_compiled_denoiser_is_what_a_gpu_held():
     assert memory.total / 2**30 == pytest.approx(23.18, rel=0.1)
 
 
+# Peaks in GiB of ``train/scaling_h100.sh`` on H200, 2026-11-27: compiled, 10 rows a GPU.
+TRUNK_ON_H200 = [(1, 1, 37.9), (1, 3, 39.32), (2, 1, 32.73), (2, 2, 32.73), (2, 3, 34.15)]
+
+
 @pytest.mark.long
-@pytest.mark.parametrize(("num_gpus", "peak"), [(1, 37.9), (2, 32.73)])
-def test_estimates_of_a_trunk_of_700m_are_what_gpus_held(num_gpus, peak):
-    """Peaks in GiB of ``train/scaling_h100.sh`` on H200, 2026-11-27: ZeRO 1, compiled, 10 rows."""
+def test_estimates_of_a_trunk_of_700m_are_what_gpus_held():
     sizes = {"dim": 1536, "depth": 24, "num_heads": 12, "num_kv_heads": 12, "ffn_dim": 4096}
     settings = {f"model.backbone.{key}": value for key, value in sizes.items()}
     settings |= {"data.row_length": 2048, "engine.precision": "bfloat16", "engine.zero_stage": 1}
     flags = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
     planner = recipe_planner("storyworld", *flags, text_tokens=90)
-    memory = planner.memory(planner.config.engine, num_gpus=num_gpus, micro_rows=10)
-    assert memory.total / 2**30 == pytest.approx(peak, rel=0.05)
+    for num_gpus, stage, peak in TRUNK_ON_H200:
+        engine = replace(planner.config.engine, zero_stage=stage)
+        memory = planner.memory(engine, num_gpus=num_gpus, micro_rows=10)
+        assert memory.total / 2**30 == pytest.approx(peak, rel=0.02), (num_gpus, stage)
 
 
 def test_parameters_are_the_models_own(tmp_path):

@@ -12,7 +12,18 @@ from pathlib import Path
 import pytest
 import torch
 from corpora import tiny_run
-from run_stages import ALL_WAYS, FROZEN, LEG_STEPS, LEGS, STEPS, WAYS, run, run_config, run_leg
+from run_stages import (
+    ALL_WAYS,
+    FROZEN,
+    LEG_STEPS,
+    LEGS,
+    STEPS,
+    TRUNK,
+    WAYS,
+    run,
+    run_config,
+    run_leg,
+)
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.timeout(600)  # one fixture trains all runs, three processes at a time
@@ -157,6 +168,8 @@ def test_all_combinations_agree(tmp_path):
     process = launch(tmp_path, "all")
     run(run_config(tmp_path, "exact"))
     run(run_config(tmp_path, "exact_frozen", optimizer=FROZEN))
+    run(run_config(tmp_path, "exact_trunk", optimizer=TRUNK))
     assert process.wait() == 0, (tmp_path / "stderr").read_text()[-3000:]
     for name in ALL_WAYS:
-        assert_equal_runs(tmp_path, name, "exact_frozen" if "frozen" in name else "exact")
+        part = next((f"_{x}" for x in ("frozen", "trunk") if x in name), "")
+        assert_equal_runs(tmp_path, name, f"exact{part}")

@@ -112,6 +112,7 @@ class StoryworldConfig(LabelledConfig):
 
     def _render(self, scenes: Sequence[Scene], renderer: Renderer) -> LabelledPictures:
         size = self.image_size
+        renderer.prepare(scenes, num_workers=self.num_workers)
         drawn = [
             _on_cpu(renderer.render(scenes[i : i + 256], size=size), scenes[i : i + 256])
             for i in range(0, len(scenes), 256)

@@ -2,12 +2,14 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
+from torch.utils.data import DataLoader, Dataset
 
 from unimm.data.world.art import CANVAS, NUM_KEYPOINTS, compose
 from unimm.data.world.packing import NUM_LOOKS, figure_of
@@ -37,29 +39,66 @@ class Atlas:
     def _empty(self, count: int, side: int) -> Tensor:
         return torch.zeros(count, 4, side, side, dtype=torch.uint8, device=self.device)
 
-    def _add(self, look: int) -> None:
-        sprite = compose(figure_of(look))
+    def _add(self, look: int, cells: "_Cells") -> None:
         if self._num == len(self.windows):
             for name in ("windows", "boxes", "keypoints"):
                 table = getattr(self, name)
                 setattr(self, name, np.concatenate([table, np.zeros_like(table)]))
             self.levels = [torch.cat([old, torch.zeros_like(old)]) for old in self.levels]
-        for level, atlas in enumerate(self.levels):
-            small = avg_pool2d(sprite.rgba[None], 1 << level)[0] if level else sprite.rgba
-            atlas[self._num] = (small * 255).round().to(torch.uint8)
-        self.windows[self._num], self.boxes[self._num] = sprite.window, sprite.box
-        self.keypoints[self._num] = sprite.keypoints
+        for atlas, pixels in zip(self.levels, cells.levels, strict=True):
+            atlas[self._num] = torch.from_numpy(pixels)
+        self.windows[self._num], self.boxes[self._num] = cells.window, cells.box
+        self.keypoints[self._num] = cells.keypoints
         self._slot[look] = self._num
         self._num += 1
 
     def slots(self, look: NDArray[np.int64]) -> NDArray[np.int64]:
         """Atlas places of looks, composing those never met."""
-        missing = np.unique(look[self._slot[look] < 0])
-        if len(missing):
-            with _one_thread():
-                for number in missing:
-                    self._add(int(number))
+        self.fill(look)
         return self._slot[look]
+
+    def fill(self, look: NDArray[np.int64], *, num_workers: int = 0) -> None:
+        """Compose looks never met, by this process or by several."""
+        missing = [int(number) for number in np.unique(look[self._slot[look] < 0])]
+        if not missing:
+            return
+        composed = DataLoader(
+            _Looks(missing), batch_size=None, num_workers=num_workers, collate_fn=_as_is
+        )
+        with _one_thread():
+            for number, cells in zip(missing, composed, strict=True):
+                self._add(number, cells)
+
+
+class _Cells(NamedTuple):
+    """What the atlas holds of one look: ``(4, side, side)`` uint8 a level, and where things are."""
+
+    levels: list[NDArray[np.uint8]]
+    window: tuple[float, float, float, float]
+    box: tuple[float, float, float, float]
+    keypoints: NDArray[np.float32]
+
+
+def _as_is(cells: Any) -> Any:
+    return cells
+
+
+class _Looks(Dataset[_Cells]):
+    """Looks by number; arrays, since tensors would take a file handle each between processes."""
+
+    def __init__(self, numbers: list[int]) -> None:
+        self.numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> _Cells:
+        sprite = compose(figure_of(self.numbers[index]))
+        levels: list[NDArray[np.uint8]] = []
+        for level in range(NUM_LEVELS):
+            small = avg_pool2d(sprite.rgba[None], 1 << level)[0] if level else sprite.rgba
+            levels.append((small * 255).round().to(torch.uint8).numpy())
+        return _Cells(levels, sprite.window, sprite.box, sprite.keypoints)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from unimm.data.world.splits import HELDOUT_COUNTS, MAX_TRAIN_COUNT, Split, is_h
 from unimm.data.world.wording import Group, word_alt_text, word_descriptive, word_short
 
 LEVELS: tuple[str, ...] = ("alt_text", "short", "descriptive")
+TWO_CHARACTERS = "two_characters"
 _SPECIES = tuple(SPECIES)
 _OBJECTS = tuple(OBJECTS)
 
@@ -117,6 +118,17 @@ def _figure(rng: np.random.Generator, split: Split, style: str, heldout_share: f
     return sample_object(rng, split, natural_share=0.4, heldout_share=heldout_share, style=style)
 
 
+def _two_characters(rng: np.random.Generator, split: Split, style: str) -> _Draft:
+    """Whose species, tint and headwear is whose? As on the first page of a story of two."""
+    first = sample_character(rng, split, style=style)
+    while True:
+        tint = first.tint if rng.random() < 0.35 else None
+        rules = split if rng.random() < 0.5 else Split.TRAIN
+        second = sample_character(rng, rules, tint=tint, style=style)
+        if second.kind != first.kind:
+            return _Draft(groups=(Group(first), Group(second)))
+
+
 def _background(rng: np.random.Generator, split: Split, style: str) -> _Draft:
     share = 0.8 if split == Split.HELDOUT else 1.0
     return _Draft(groups=(Group(_figure(rng, split, style, share)),), says_background=True)
@@ -136,6 +148,7 @@ _TASKS: dict[str, tuple[float, Callable[[np.random.Generator, Split, str], _Draf
     "colours": (0.06, _colours),
     "colour_binding": (0.10, _binding),
     "position": (0.12, _position),
+    TWO_CHARACTERS: (0.0, _two_characters),  # a mix may ask for them
     "background": (0.07, _background),
 }
 CAPTION_TASKS: tuple[str, ...] = tuple(_TASKS)

@@ -10,13 +10,14 @@ from unimm.data.world.telling import (
     ShownThing,
     Telling,
     choose_template,
+    full_name,
     look_slots,
     says_carrying,
     says_place,
     tell,
 )
 from unimm.data.world.things import draw_thing, find_lines
-from unimm.data.world.words import DESTINATIONS, indefinite, look_phrase, noun_phrase
+from unimm.data.world.words import DESTINATIONS, indefinite, noun_phrase
 
 _SIDES = (("left", "right"), ("right", "left"))
 
@@ -62,7 +63,7 @@ def _alone(telling: Telling) -> Beat:
     rng, actor = telling.rng, telling.actors[0]
     is_picture = telling.introduction == "picture"
     said = frozenset() if is_picture else frozenset((0, look) for look in LOOKS)
-    name = actor.name if is_picture else _full_name(telling)
+    name = actor.name if is_picture else full_name(actor)
     roll = rng.random()
     if roll < 0.30:  # an event, as on later pages, under the full name
         thing, words = draw_thing(telling, actor)
@@ -111,14 +112,6 @@ def _opened(
         says_background=says_place(template),
         is_carried=bool(things) and says_carrying(template),
     )
-
-
-def _full_name(telling: Telling) -> str:
-    """``Mia the blue fox``, or ``Mia, a blue fox with a crown,``."""
-    actor = telling.actors[0]
-    if actor.figure.headwear == NO_HEADWEAR:
-        return f"{actor.name} the {noun_phrase(actor.figure)}"
-    return f"{actor.name}, {look_phrase(actor.figure)},"
 
 
 def _alone_in_words(telling: Telling) -> Beat:

@@ -84,6 +84,11 @@ class Renderer:
         index = torch.from_numpy(packed.backdrop).to(self.device)
         return self._backdrops[size][index].float()  # (B, 3, S, S)
 
+    def prepare(self, scenes: Sequence[Scene], *, num_workers: int) -> None:
+        """Compose the sprites of many scenes ahead, by several processes."""
+        look = pack_scenes(scenes).look
+        self._atlas.fill(look[look >= 0], num_workers=num_workers)
+
     def render(self, scenes: Sequence[Scene], *, size: int, only_rgb: bool = False) -> Render:
         """Draw scenes; see ``render_packed``."""
         return self.render_packed(pack_scenes(scenes), size=size, only_rgb=only_rgb)

@@ -23,7 +23,7 @@ from unimm.data.world.records import (
 )
 from unimm.data.world.scene import BACKGROUNDS, Figure
 from unimm.data.world.splits import Split, is_heldout_relation
-from unimm.data.world.telling import LOOKS, Actor, Beat, Telling
+from unimm.data.world.telling import LOOKS, Actor, Beat, Telling, say_again
 from unimm.data.world.words import DESTINATIONS
 
 __all__ = [
@@ -56,6 +56,7 @@ def sample_story(
     introduction: str | None = None,
     num_characters: int | None = None,
     has_change: bool | None = None,
+    restated: float = 0.0,
 ) -> StoryRecord:
     """A story of four to six pages, mostly four.
 
@@ -67,6 +68,7 @@ def sample_story(
         introduction: one of ``INTRODUCTIONS``; half are by picture when left out.
         num_characters: 1 or 2.
         has_change: whether a look changes on the way.
+        restated: of the names on later pages, how many are followed by the look they stand for.
 
     Raises:
         ValueError: an argument out of its range.
@@ -90,7 +92,9 @@ def sample_story(
         has_change = bool(rng.random() < _CHANGE_SHARE)
     for _ in range(20):
         try:
-            return _tell_story(rng, split, num_pages, introduction, num_characters, has_change)
+            return _tell_story(
+                rng, split, num_pages, introduction, num_characters, has_change, restated
+            )
         except ValueError:  # a page's figures could not be placed: tell another story
             continue
     raise ValueError(f"no story of {num_pages} pages could be placed in 20 tries")
@@ -103,6 +107,7 @@ def _tell_story(
     introduction: str,
     num_characters: int,
     has_change: bool,
+    restated: float,
 ) -> StoryRecord:
     figures = _cast(rng, split, num_characters)
     names = _names(rng, split, num_characters)
@@ -145,6 +150,8 @@ def _tell_story(
             beat = introduce_second(telling)
         else:
             beat = next_beat(telling, is_change=page == change_page)
+            if restated > 0:
+                beat = say_again(telling, beat, restated)
         pages.append(_draw(telling, beat))
     story = tuple(pages)
     return StoryRecord(characters=characters, introduction=introduction, pages=story, split=split)

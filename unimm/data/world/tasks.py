@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from unimm.data.world.atoms import atoms_to_json
-from unimm.data.world.captions import sample_caption_scene, sample_task
+from unimm.data.world.captions import TWO_CHARACTERS, sample_caption_scene, sample_task
 from unimm.data.world.edits import sample_edit
 from unimm.data.world.figures import pick
 from unimm.data.world.questions import sample_question
@@ -52,6 +52,9 @@ class WorldMix:
         edit: a given picture, an instruction, the changed picture to draw.
         styles: the arts of everything but stories, which are 3D.
         given_first_pictures: of stories introduced by picture only, how many give that picture.
+        two_characters: of the captions to draw, how many show two characters.
+        restated: of the names on stories' later pages, how many are followed by the look that they
+            stand for. StoryEval's texts say it once only.
     """
 
     story: float = 0.5
@@ -60,6 +63,8 @@ class WorldMix:
     edit: float = 0.1
     styles: tuple[str, ...] = ("3d",)
     given_first_pictures: float = 0.5
+    two_characters: float = 0.0
+    restated: float = 0.0
 
     def __post_init__(self) -> None:
         shares = [getattr(self, kind) for kind in DOCUMENT_KINDS]
@@ -67,6 +72,9 @@ class WorldMix:
             raise ValueError(f"shares of documents are {shares}; give one above 0, none below")
         if not self.styles or not set(self.styles) <= set(STYLES):
             raise ValueError(f"unknown styles {self.styles}; known: {STYLES}")
+        for name in ("given_first_pictures", "two_characters", "restated"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it is a share from 0 to 1")
 
 
 def sample_document(
@@ -151,14 +159,15 @@ def story_truth(story: StoryRecord) -> dict[str, Any]:
 
 
 def _story(rng: np.random.Generator, split: Split, mix: WorldMix) -> WorldDocument:
-    story = sample_story(rng, split)
+    story = sample_story(rng, split, restated=mix.restated)
     is_picture = story.introduction == "picture"
     is_given = is_picture and bool(rng.random() < mix.given_first_pictures)
     return story_document(story, is_first_given=is_given)
 
 
 def _text_to_image(rng: np.random.Generator, split: Split, mix: WorldMix) -> WorldDocument:
-    task = sample_task(rng)
+    is_pair = mix.two_characters > 0 and rng.random() < mix.two_characters
+    task = TWO_CHARACTERS if is_pair else sample_task(rng)
     scene, caption, atoms = sample_caption_scene(rng, split, task=task, styles=mix.styles)
     truth = {"task": task, "atoms": atoms_to_json(atoms)}
     picture = ScenePart(scene=scene, is_drawn=True)

@@ -68,6 +68,16 @@ def test_a_scene_does_not_depend_on_its_batch_nor_on_what_was_drawn_before(rende
     assert torch.equal(renderer.render(scenes, size=64, only_rgb=True).rgb, together.rgb)
 
 
+def test_sprites_composed_ahead_by_several_processes_are_the_same(renderer):
+    scenes = golden_scenes()
+    ready = Renderer()
+    ready.prepare(scenes, num_workers=2)
+    a, b = ready.render(scenes, size=64), renderer.render(scenes, size=64)
+    assert torch.equal(a.rgb, b.rgb)
+    assert a.keypoints is not None and b.keypoints is not None
+    assert torch.equal(a.keypoints, b.keypoints)
+
+
 def test_no_window_cuts_a_sprite_off(renderer, monkeypatch):
     # Larger windows, as a GPU uses, must give the same pixels.
     scenes = golden_scenes()

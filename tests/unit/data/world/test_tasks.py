@@ -7,6 +7,7 @@ import pytest
 
 from unimm.data.world.atoms import scene_atoms
 from unimm.data.world.captions import sample_caption_scene
+from unimm.data.world.compose import heldout_facts
 from unimm.data.world.edits import EDIT_ACTIONS, sample_edit
 from unimm.data.world.parse import parse_caption
 from unimm.data.world.questions import sample_question
@@ -52,6 +53,28 @@ def test_a_given_first_picture_is_only_of_picture_introductions():
             given += 1
             assert document.truth["introduction"] == "picture"
     assert 30 < given < 120
+
+
+def test_a_mix_may_say_looks_again():
+    mix = WorldMix(restated=0.5)
+    pairs = [(document_at(46, i), document_at(46, i, mix=mix)) for i in range(60)]
+    changed = [kind.kind for kind, other in pairs if kind != other]
+    assert set(changed) == {"story"}
+    assert len(changed) > 15
+
+
+def test_a_mix_may_ask_for_captions_of_two_characters():
+    mix = WorldMix(story=0, text_to_image=1, image_to_text=0, edit=0, two_characters=0.3)
+    documents = [document_at(47, i, mix=mix) for i in range(200)]
+    pairs = [x for x in documents if x.truth["task"] == "two_characters"]
+    assert 40 < len(pairs) < 80
+    for document in pairs:
+        assert not heldout_facts(document.parts[1].scene)
+        figures = [placed.figure for placed in document.parts[1].scene.placed]
+        assert all(figure.is_character and figure.kind in document.parts[0] for figure in figures)
+        assert len({figure.kind for figure in figures}) == 2
+    with pytest.raises(ValueError, match="two_characters is 2"):
+        WorldMix(two_characters=2)
 
 
 def test_answers_follow_from_the_picture():
