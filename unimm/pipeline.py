@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from unimm.checkpoint.weights import Precision, keep_int8
 from unimm.document import ImageTokens
 from unimm.model import UniMM
 from unimm.nn.linear import Linear
+from unimm.nn.recorded import Recorder
 from unimm.objectives.base import ObjectiveConfig
 from unimm.tokenizer.image import ImageTokenizer
 from unimm.tokenizer.text import TextTokenizer
@@ -28,6 +30,8 @@ from unimm.tokenizer.text import TextTokenizer
 SHIPPED = Path(__file__).parent / "assets" / "models"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _DECODE_CHUNK = 64  # pictures at once: about 1 GB of activations at 128 pixels
+_FEW_PICTURES = 4  # of which a recorded decoder may keep the activations
+_recorders: "WeakKeyDictionary[ImageTokenizer, Recorder]" = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,20 +232,36 @@ def decode_image(pipeline: Pipeline, tokens: ImageTokens) -> Image.Image:
     return decode_images(pipeline, [tokens])[0]
 
 
+@torch.no_grad()
 def decode_images(pipeline: Pipeline, images: Sequence[ImageTokens]) -> list[Image.Image]:
     """Draw several pictures of one size, some at once.
 
-    Denoising draws latents: they are decoded, their codes are only what is read later.
+    Denoising draws latents: they are decoded, their codes are only what is read later. A GPU whose
+    model is in half precision decodes so: the pictures differ by about a level in 256.
     """
     prefer_latents = pipeline.drawing.needs_latents
-    pictures: list[Image.Image] = []
+    is_float32 = pipeline.model.text_embedding.weight.dtype == torch.float32
+    is_half = pipeline.device.type == "cuda" and not is_float32
+    tokenizer, pictures = pipeline.image_tokenizer, list[Image.Image]()
     for start in range(0, len(images), _DECODE_CHUNK):
         chunk = ImageTokens.stack(images[start : start + _DECODE_CHUNK])
         chunk = chunk.map(lambda x: x.to(pipeline.device))
-        pixels = pipeline.image_tokenizer.decode(chunk, prefer_latents=prefer_latents)
+        vectors = tokenizer.vectors_of(chunk, prefer_latents=prefer_latents)
+        with torch.autocast(pipeline.device.type, torch.bfloat16, enabled=is_half):
+            pixels = _decode(tokenizer, vectors)
         levels = ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         pictures += [Image.fromarray(x) for x in levels.permute(0, 2, 3, 1).cpu().numpy()]
     return pictures
+
+
+def _decode(tokenizer: ImageTokenizer, vectors: Tensor) -> Tensor:
+    """Draw ``(B, C, h, w)``; few pictures, whose kernels are short, from a recording."""
+    if len(vectors) > _FEW_PICTURES or torch.is_grad_enabled():
+        return tokenizer.decode_vectors(vectors)
+    recorder = _recorders.setdefault(tokenizer, Recorder())
+    place = tokenizer.decoder.output.weight.data_ptr()
+    key = (place, torch.is_autocast_enabled(vectors.device.type))
+    return recorder.run(key, tokenizer.decode_vectors, vectors)
 
 
 def _find(name: str) -> Path:

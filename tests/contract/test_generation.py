@@ -16,7 +16,7 @@ from unimm.generation.engine import Engine
 from unimm.nn import sampling as sampling_module
 from unimm.nn.attention import Visibility
 from unimm.nn.sampling import SamplingConfig
-from unimm.objectives import OBJECTIVES, masked, next_scale, next_token
+from unimm.objectives import OBJECTIVES, masked
 from unimm.pipeline import Pipeline
 
 pytestmark = pytest.mark.parametrize("name", sorted(OBJECTIVES))
@@ -51,7 +51,7 @@ class Margins:
             self.close += int((gaps < MARGIN).sum())
             return draw(logits, uniform, config)
 
-        for module in (writer, masked, next_scale, next_token):
+        for module in (writer, masked, sampling_module):
             monkeypatch.setattr(module, "sample_from_logits", listen)
 
 

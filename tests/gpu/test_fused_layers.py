@@ -92,7 +92,7 @@ def test_fused_steps_are_those_of_the_layers(dtype, num_rows, num_new, is_causal
             expected, got = (y.float() for y in found)
             assert expected.std() > 0.1
             error = float((expected - got).norm() / expected.norm())
-            assert error < (1e-5 if dtype == torch.float32 else 3e-2), (step, error)
+            assert error < (1e-4 if dtype == torch.float32 else 3e-2), (step, error)
             for name in ("keys", "values"):
                 pair = [getattr(cache, name).float() for cache in (plain, fused)]
                 torch.testing.assert_close(

@@ -7,9 +7,10 @@ from pipelines import tiny_pipeline
 import unimm
 from unimm.evaluation.drawing_cost import count_work
 from unimm.evaluation.launches import count_launches
-from unimm.generation import CachePolicy
+from unimm.generation import CachePolicy, graphs
 from unimm.generation.graphs import StepGraphs
 from unimm.nn.kv_cache import KVCache
+from unimm.nn.recorded import unrecorded
 from unimm.objectives import OBJECTIVES
 
 pytestmark = [
@@ -75,6 +76,24 @@ def test_float32_draws_the_cpus_greedy_picture(name, tmp_path):
     torch.testing.assert_close(levels[0], levels[1], atol=2.0, rtol=0)
 
 
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_recorded_and_fused_steps_draw_the_layers_greedy_picture(name, batch_size, monkeypatch):
+    pipeline = tiny_pipeline(name).to("cuda", torch.float32)
+    options = {"page_texts": [["mia the fox"]] * batch_size, "temperature": 0.0, "seed": 1}
+    options["guidance_scale"] = 1.5
+
+    def draw() -> list[torch.Tensor]:
+        stories = unimm.generate(pipeline, [""] * batch_size, **options)
+        return [story.tokens[-1].codes for story in stories]
+
+    with monkeypatch.context() as patch, unrecorded():
+        patch.setattr(graphs, "can_fuse", lambda *_: False)
+        expected = draw()
+    for _ in range(3):  # runs itself, is recorded, is repeated
+        assert all(map(torch.equal, draw(), expected))
+
+
 @pytest.mark.parametrize(("num_new", "is_causal"), [(1, True), (4, False)])
 def test_recorded_steps_equal_eager_ones(num_new, is_causal):
     model = tiny_pipeline(max_seq_len=640).model.to("cuda")
@@ -90,7 +109,7 @@ def test_recorded_steps_equal_eager_ones(num_new, is_causal):
         )
         for _ in range(2)
     )
-    graphs = StepGraphs(model.backbone, recorded)
+    steps = StepGraphs(model.backbone, recorded)
     generator = torch.Generator("cuda").manual_seed(0)
     rows = [1, 2]
     for cache in (eager, recorded):
@@ -101,7 +120,7 @@ def test_recorded_steps_equal_eager_ones(num_new, is_causal):
             positions = torch.full((2, num_new, 3), step, device="cuda")
             view = eager.view(rows, num_new, is_causal=is_causal)
             expected = model.backbone(x, positions, cache=view)
-            found = graphs.run(rows, x, positions, is_causal=is_causal)
+            found = steps.run(rows, x, positions, is_causal=is_causal)
             torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
             for cache in (eager, recorded):
                 cache.advance(rows, [num_new, 1])

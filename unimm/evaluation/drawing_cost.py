@@ -13,6 +13,7 @@ from unimm.document import ImageTokens
 from unimm.evaluation.ceilings import seconds_of, wait_for
 from unimm.generation.generate import generate
 from unimm.generation.image import generate_image
+from unimm.nn.recorded import unrecorded
 from unimm.pipeline import Pipeline, decode_images
 
 PROMPT = "A red ball."
@@ -91,7 +92,7 @@ def drawing_cost(pipeline: Pipeline, *, batch_size: int, repeats: int = 1, **opt
     def draw() -> None:
         generate_image(pipeline, prompts, seed=1, **options)
 
-    times = seconds_of(draw, device, repeats=repeats, num_warm=1)
+    times = seconds_of(draw, device, repeats=repeats, num_warm=2)
     peak = torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else 0.0
     decoded = seconds_of(lambda: decode_images(pipeline, tokens), device, repeats=repeats)
     return Cost(
@@ -114,13 +115,14 @@ def count_work(
         work.new.append(positions - seen)
         seen = positions
 
-    # The trunk's own forwards cannot be watched: recorded ones are replayed.
+    # Recorded forwards are replayed and cannot be watched.
     head = getattr(pipeline.model.objective(pipeline.drawing.name), "denoiser", None)
     stop: Callable[[], None] = counter.watch(head) if head is not None else lambda: None
     texts = [[text] for text in prompts]
-    stories: Any = generate(
-        pipeline, [""] * len(prompts), page_texts=texts, seed=1, progress=count, **options
-    )
+    with unrecorded():
+        stories: Any = generate(
+            pipeline, [""] * len(prompts), page_texts=texts, seed=1, progress=count, **options
+        )
     stop()
     work.calls, work.rows = counter.num_calls, counter.num_rows
     return work, [story.tokens[-1] for story in stories]

@@ -8,6 +8,7 @@ Only documents that draw need their branches: a branch reads the text it has mis
 next picture.
 """
 
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, cast
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unimm.document import Document, Ids, ImageTokens, Segment, attention_rule, pack
+from unimm.document import Document, Ids, ImageTokens, Layout, Segment, attention_rule, pack
 from unimm.generation.branches import Branch, branches_of, needed_branches
 from unimm.generation.cache_policy import CachePolicy
 from unimm.generation.eviction import Evictor
@@ -193,11 +194,7 @@ class Engine:
 
     def _prefill(self, documents: Sequence[Document]) -> Tensor:
         """Run the training forward over what stands already, filling the cache."""
-        layouts = [
-            branch.layout(document, self.objective_config, self.special)
-            for branch in self.branches
-            for document in documents
-        ]
+        layouts = self._layouts(documents)
         lengths = [len(layout) for layout in layouts]
         batch = pack(
             [[layout] for layout in layouts],
@@ -228,6 +225,19 @@ class Engine:
             self._on_step(max(lengths))
         at = torch.tensor(lengths[: self.num_documents], device=self.device) - 1
         return hidden[torch.arange(self.num_documents, device=self.device), at]
+
+    def _layouts(self, documents: Sequence[Document]) -> list[Layout]:
+        """Of all branches; documents of the same text, such as none, are laid out once."""
+        found: list[Layout] = []
+        known: dict[tuple[object, ...], Layout] = {}
+        for branch, document in itertools.product(self.branches, documents):
+            texts = [part.text_ids for part in document.parts if part.text_ids is not None]
+            is_text = len(texts) == len(document.parts)
+            key = (branch, *(x.numpy().tobytes() for x in texts)) if is_text else (len(found),)
+            if key not in known:
+                known[key] = branch.layout(document, self.objective_config, self.special)
+            found.append(known[key])
+        return found
 
     def _append_ids(
         self,

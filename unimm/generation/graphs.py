@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from unimm.model import UniMM
+from unimm.nn.fused_layers import can_fuse, run_fused
 from unimm.nn.kv_cache import CacheView, KVCache
 from unimm.nn.recorded import Recorder
 from unimm.nn.transformer import Backbone
@@ -45,18 +46,18 @@ class StepGraphs:
         Returns:
             ``(R, n, D)``.
         """
-        num_new = x.shape[1]
-        view = self.cache.view(rows, num_new, is_causal=is_causal)
-        if rows[-1] - rows[0] != len(rows) - 1:
-            return self.backbone(x, positions, cache=view)
+        num_new, cache = x.shape[1], self.cache
+        reach = cache.reach(rows, num_new)
         # A step that sees all of equally long rows needs no mask, but serves this length only.
-        is_full = view.visibility.dense is None
-        rounded = min(-(-view.longest // BUCKET) * BUCKET, self.cache.max_length)
-        longest = view.longest if is_full else rounded
+        is_full = cache.is_full(rows, is_causal=is_causal)
+        is_run = rows[-1] - rows[0] == len(rows) - 1
+        rounded = min(-(-reach // BUCKET) * BUCKET, cache.max_length)
+        longest = reach if is_full or not is_run else rounded
+        is_fused = is_run and can_fuse(self.backbone, x)
 
         def step(x: Tensor, positions: Tensor, lengths: Tensor) -> Tensor:
             view = CacheView(
-                self.cache,
+                cache,
                 rows,
                 lengths,
                 num_new=num_new,
@@ -64,10 +65,15 @@ class StepGraphs:
                 is_causal=is_causal,
                 is_full=is_full,
             )
+            if is_fused:
+                return run_fused(self.backbone, x, positions, view)
             return self.backbone(x, positions, cache=view)
 
+        lengths = cache.lengths_of(rows)
+        if not is_run:
+            return step(x, positions, lengths)
         key = (rows[0], longest, is_causal, is_full)
-        return self._recorder.run(key, step, x, positions, view.lengths)
+        return self._recorder.run(key, step, x, positions, lengths)
 
 
 class _Shape(NamedTuple):

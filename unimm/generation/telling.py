@@ -1,5 +1,6 @@
 """Turns what the writer yields into texts, pictures and finished stories."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -149,8 +150,9 @@ def tell(
         if decode_now:
             yield from _finished_text(pipeline, index, telling)
     _decode_pictures(pipeline, tellings)
+    made = record(pipeline, plan)
     for index, telling in enumerate(tellings):
-        yield StoryEvent(index=index, story=_story(pipeline, telling, plan))
+        yield StoryEvent(index=index, story=_story(pipeline, telling, copy.deepcopy(made)))
 
 
 def _finished_text(pipeline: Pipeline, index: int, telling: Telling) -> Iterator[StoryEvent]:
@@ -163,7 +165,7 @@ def _finished_text(pipeline: Pipeline, index: int, telling: Telling) -> Iterator
             yield StoryEvent(index=index, part=text)
 
 
-def _story(pipeline: Pipeline, telling: Telling, plan: Plan) -> Story:
+def _story(pipeline: Pipeline, telling: Telling, made: dict[str, Any]) -> Story:
     parts: list[str | Image.Image] = []
     tokens: list[list[int] | ImageTokens] = []
     for part, picture in zip(telling.tokens, telling.shown, strict=True):
@@ -183,7 +185,7 @@ def _story(pipeline: Pipeline, telling: Telling, plan: Plan) -> Story:
     ]
     return Story(
         parts=parts,
-        settings={**record(pipeline, plan), **telling.settings},
+        settings={**made, **telling.settings},
         tokens=tuple(tokens),
         previews=tuple(previews),
     )

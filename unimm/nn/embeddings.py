@@ -78,6 +78,6 @@ def grid_sinusoid(height: int, width: int, dim: int, device: torch.device) -> Te
     """
     quarter = torch.arange(dim // 4, device=device, dtype=torch.float32)
     frequencies = 10_000 ** (-quarter / (dim // 4))
-    rows = torch.arange(height, device=device).repeat_interleave(width)[:, None] * frequencies
-    columns = torch.arange(width, device=device).repeat(height)[:, None] * frequencies
+    places = torch.arange(height * width, device=device)[:, None]
+    rows, columns = places // width * frequencies, places % width * frequencies
     return torch.cat([rows.sin(), rows.cos(), columns.sin(), columns.cos()], dim=1)

@@ -4,12 +4,12 @@ With few rows everything is read-once kernels of our own; with many the library 
 ours do what lies between. Legend as in ``transformer.py``; ``T`` is ``R n``, positions of a step.
 """
 
-import importlib.util
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils._triton import has_triton_package
 
 from unimm.nn.attention import attend
 from unimm.nn.kv_cache import CacheView
@@ -27,7 +27,7 @@ def can_fuse(backbone: Backbone, x: Tensor) -> bool:
     half = config.head_width // 2
     is_even = half & (half - 1) == 0 and config.dim % 16 == 0 and config.ffn_dim % 16 == 0
     is_same = x.dtype == backbone.norm.weight.dtype and x.dtype != torch.float64
-    is_able = x.is_cuda and importlib.util.find_spec("triton") is not None
+    is_able = x.is_cuda and has_triton_package()
     return is_able and is_even and is_same and not torch.is_grad_enabled()
 
 
@@ -149,11 +149,26 @@ def _add_product_few(x: Tensor, hidden: Tensor, weight: Tensor) -> Tensor:
     return out
 
 
-def _blocks(x: Tensor, block_out: int) -> dict[str, int]:
-    """Outputs of a program and numbers that it reads at once: enough are in flight, none spilled."""
+def _blocks(x: Tensor, block_out: int) -> dict[str, Any]:
+    """Outputs of a program and numbers read at once: enough in flight, none spilled."""
     padded = 1 << (len(x) - 1).bit_length()
-    block_in = 1024 if padded <= 2 else 512
-    return {"num_rows": len(x), "padded": padded, "block_out": block_out, "block_in": block_in}
+    return {
+        "num_rows": len(x),
+        "padded": padded,
+        "block_out": block_out,
+        "block_in": 1024 if padded <= 2 else 512,
+        "num_warps": block_out,
+        **_overlap(x),
+    }
+
+
+def _overlap(x: Tensor) -> dict[str, bool]:
+    """From Hopper on a kernel may begin while the one before it ends: its weights are there then.
+
+    Programmatic dependent launch, CUDA C++ Programming Guide.
+    """
+    is_able = x.is_cuda and torch.cuda.get_device_capability(x.device) >= (9, 0)
+    return {"has_pdl": is_able, "launch_pdl": is_able}
 
 
 def _attend_one(
@@ -191,6 +206,7 @@ def _attend_one(
         half=attention.width // 2,
         has_norm=isinstance(attention.q_norm, RMSNorm),
         block=128,
+        **_overlap(query),
     )
     return out
 

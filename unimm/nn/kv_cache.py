@@ -1,6 +1,7 @@
 """The static key-value cache: one row a guidance branch of a document, each with its own length."""
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -54,22 +55,33 @@ class KVCache:
         Raises:
             ValueError: if a row would outgrow the cache.
         """
+        return CacheView(
+            self,
+            rows,
+            self.lengths_of(rows),
+            num_new=num_new,
+            longest=self.reach(rows, num_new),
+            is_causal=is_causal,
+            is_full=self.is_full(rows, is_causal=is_causal),
+        )
+
+    def reach(self, rows: list[int], num_new: int) -> int:
+        """How far the longest of these rows reaches with ``num_new`` more positions.
+
+        Raises:
+            ValueError: if it would outgrow the cache.
+        """
         longest = max(self.lengths[row] for row in rows) + num_new
         if longest > self.max_length:
             raise ValueError(
                 f"{longest} positions do not fit a cache of {self.max_length}: shorten the prompt, "
                 "ask for fewer pictures, or load the model with a larger max_seq_len"
             )
-        are_equal = len({self.lengths[row] for row in rows}) == 1
-        return CacheView(
-            self,
-            rows,
-            self.lengths_of(rows),
-            num_new=num_new,
-            longest=longest,
-            is_causal=is_causal,
-            is_full=are_equal and not is_causal,
-        )
+        return longest
+
+    def is_full(self, rows: list[int], *, is_causal: bool) -> bool:
+        """Whether new positions of these rows see all that any of them holds."""
+        return not is_causal and len({self.lengths[row] for row in rows}) == 1
 
     def clear(self) -> None:
         """Forget all rows, also those that ``select`` dropped."""
@@ -176,24 +188,35 @@ class CacheView:
     ) -> None:
         self.cache, self.lengths, self.longest = cache, lengths, longest
         self.first_row, self.num_new = rows[0], num_new
-        device = cache.keys.device
-        step = torch.arange(num_new, device=device)
+        self.is_causal, self.is_full = is_causal, is_full
         # Neighbouring rows, such as all of one guidance branch, are read without a copy.
         is_run = rows == list(range(rows[0], rows[0] + len(rows)))
         self.span = slice(rows[0], rows[0] + len(rows)) if is_run else None
-        self.rows = (
-            torch.arange(rows[0], rows[0] + len(rows), device=device)
-            if is_run
-            else torch.tensor(rows).to(device, non_blocking=True)
-        )
-        self.write_at = lengths[:, None] + step  # (R, n)
-        if is_full:
-            self.visibility = Visibility()
-            return
-        last_visible = self.write_at if is_causal else self.write_at[:, -1:].expand(-1, num_new)
-        slots = torch.arange(longest, device=device)
+        self._rows = rows
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """Index of the rows, ``(R,)``."""
+        device = self.lengths.device
+        if self.span is not None:
+            return torch.arange(self.span.start, self.span.stop, device=device)
+        return torch.tensor(self._rows).to(device, non_blocking=True)
+
+    @cached_property
+    def write_at(self) -> Tensor:
+        """Where the new positions go, ``(R, n)``."""
+        return self.lengths[:, None] + torch.arange(self.num_new, device=self.lengths.device)
+
+    @cached_property
+    def visibility(self) -> Visibility:
+        """Who sees whom."""
+        if self.is_full:
+            return Visibility()
+        slots = torch.arange(self.longest, device=self.lengths.device)
+        last = self.write_at
+        last_visible = last if self.is_causal else last[:, -1:].expand(-1, self.num_new)
         mask = slots[None, None] <= last_visible[:, :, None]  # (R, n, S)
-        self.visibility = Visibility(dense=mask[:, None])
+        return Visibility(dense=mask[:, None])
 
     def update(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Write a layer's new keys and values; return all up to the longest row.

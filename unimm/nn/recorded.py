@@ -4,7 +4,8 @@ A decoding step of a small trunk is hundreds of kernels of a few microseconds ea
 launches take longer than the work.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -13,11 +14,24 @@ from torch import Tensor
 MOST_GRAPHS = 64
 """Recordings kept at once: when one more comes, all are dropped."""
 
+_is_on = True
+
+
+@contextmanager
+def unrecorded() -> Iterator[None]:
+    """Run every function itself meanwhile, as on a CPU: to count what it calls, or to compare."""
+    global _is_on
+    before, _is_on = _is_on, False
+    try:
+        yield
+    finally:
+        _is_on = before
+
 
 class _Graph(NamedTuple):
     graph: torch.cuda.CUDAGraph
     inputs: tuple[Tensor, ...]
-    output: Tensor
+    outputs: tuple[Tensor, ...]
 
 
 class Recorder:
@@ -36,6 +50,12 @@ class Recorder:
         return Recorder, ()  # a copy of a model records for itself
 
     def run(self, key: Hashable, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """As ``run_all``, for a function that gives one tensor."""
+        return self.run_all(key, lambda *given: (function(*given),), *inputs)[0]
+
+    def run_all(
+        self, key: Hashable, function: Callable[..., tuple[Tensor, ...]], *inputs: Tensor
+    ) -> tuple[Tensor, ...]:
         """Call a function, or repeat it.
 
         Args:
@@ -47,9 +67,11 @@ class Recorder:
         Returns:
             What it returns, in memory of its own.
         """
-        if inputs[0].device.type != "cuda":  # the CPU has nothing to record with
+        if not _is_on or inputs[0].device.type != "cuda":  # the CPU has nothing to record with
             return function(*inputs)
-        key = (key, *((x.shape, x.dtype) for x in inputs))
+        # Tensors of inference mode cannot be written to outside of it.
+        mode = torch.is_inference_mode_enabled()
+        key = (key, mode, *((x.shape, x.dtype) for x in inputs))
         if key not in self._graphs:
             if key not in self._seen:
                 self._seen.add(key)
@@ -59,9 +81,11 @@ class Recorder:
         for buffer, given in zip(found.inputs, inputs, strict=True):
             buffer.copy_(given)
         found.graph.replay()
-        return found.output.clone()  # the next call writes over it
+        return tuple(x.clone() for x in found.outputs)  # the next call writes over them
 
-    def _record(self, function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> _Graph:
+    def _record(
+        self, function: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, ...]
+    ) -> _Graph:
         if len(self._graphs) >= MOST_GRAPHS:
             self._graphs.clear()
             self._pool = None
@@ -69,5 +93,5 @@ class Recorder:
         buffers = tuple(x.clone() for x in inputs)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):  # pyright: ignore[reportArgumentType]
-            output = function(*buffers)
-        return _Graph(graph, buffers, output)
+            outputs = function(*buffers)
+        return _Graph(graph, buffers, outputs)

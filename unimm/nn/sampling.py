@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._triton import has_triton_package
 
 MAX_SCALE = 1000  # of guidance: beyond it float32 logits lose what tells tokens apart
 MAX_STEPS = 10_000
+_MOST_LOGITS = 32_768  # what the registers of one program hold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,3 +135,58 @@ def sample_from_logits(logits: Tensor, uniform: Tensor, config: SamplingConfig) 
     target = uniform.double()[:, None] * cumulative[:, -1:]
     drawn = (cumulative <= target).sum(-1).clamp(max=logits.shape[-1] - 1)
     return drawn if tokens is None else tokens.gather(-1, drawn[:, None])[:, 0]
+
+
+def draw_guided(
+    logits: Tensor, uniform: Tensor, scales: Sequence[float], config: SamplingConfig
+) -> Tensor:
+    """``guide`` and ``sample_from_logits``; on a GPU in one kernel.
+
+    The kernel keeps all tokens that are as likely as the last that top-k or top-p keeps; the
+    library's sort keeps some of them. Otherwise both draw the same.
+
+    Args:
+        logits: ``(G B, V)`` of the head, the conditional branch first.
+        uniform: ``(B,)`` in [0, 1).
+        scales: of the other branches.
+        config: how to draw.
+
+    Returns:
+        ``(B,)`` int64.
+    """
+    is_small = logits.shape[-1] <= _MOST_LOGITS and len(scales) <= 2
+    is_able = logits.is_cuda and has_triton_package() and config.temperature > 0
+    if not is_able or not is_small:
+        return sample_from_logits(guide(logits.float(), scales), uniform, config)
+    return draw_by_kernel(logits, uniform, scales, config)
+
+
+def draw_by_kernel(
+    logits: Tensor, uniform: Tensor, scales: Sequence[float], config: SamplingConfig
+) -> Tensor:
+    """As ``draw_guided``, for a positive temperature and at most two scales."""
+    from unimm.nn import sampling_kernels
+
+    size = logits.shape[-1]
+    block = 1 << max(4, (size - 1).bit_length())
+    drawn = torch.empty(len(uniform), dtype=torch.int64, device=logits.device)
+    first, second = (*scales, 1.0, 1.0)[:2]
+    kernels: Any = sampling_kernels
+    kernels.draw_kernel[(len(uniform),)](
+        logits.contiguous(),
+        uniform.contiguous(),
+        drawn,
+        len(uniform),
+        size,
+        float(first),
+        float(second),
+        float(config.temperature),
+        config.top_k,
+        float(config.top_p),
+        branches=1 + len(scales),
+        has_k=0 < config.top_k < size,
+        has_p=config.top_p < 1,
+        block=block,
+        num_warps=max(1, min(16, block // 512)),
+    )
+    return drawn

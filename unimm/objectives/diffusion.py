@@ -21,6 +21,7 @@ from unimm.document import ImageTokens, Segment, SpecialIds
 from unimm.nn.denoiser import Denoiser, DenoiserConfig
 from unimm.nn.embeddings import to_patches
 from unimm.nn.linear import Linear
+from unimm.nn.recorded import Recorder
 from unimm.nn.sampling import SamplingConfig
 from unimm.objectives.base import (
     Block,
@@ -140,6 +141,7 @@ class Diffusion(Objective[NoisyDraw]):
         self.queries = nn.Embedding(num_patches, dim)
         nn.init.normal_(self.queries.weight, std=0.02)
         self.denoiser = Denoiser(config.denoiser, latent_dim=spec.latent_dim, context_dim=dim)
+        self._recorder = Recorder()
         self.code_head = Linear(dim, spec.codebook_size) if config.code_weight else None
         if self.code_head:
             nn.init.normal_(self.code_head.weight, std=0.02)
@@ -203,8 +205,12 @@ class Diffusion(Objective[NoisyDraw]):
         )  # (G B, n, D)
         guidance = guidance_of(sampling, self.config.guidance_interval)
 
+        def evaluate(x: Tensor, t: Tensor, told: Tensor) -> Tensor:
+            return self.denoiser(x, t, told).velocity
+
         def velocity(x: Tensor, t: Tensor, branches: int) -> Tensor:
-            return self.denoiser(x, t, hidden[: branches * batch]).velocity
+            told, key = hidden[: branches * batch], self.queries.weight.data_ptr()
+            return self._recorder.run(key, evaluate, x, t, told)
 
         noise = draw_noise((self.spec.latent_dim, side, side), generators).to(last.device)
         path = denoise(

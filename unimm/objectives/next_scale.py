@@ -9,7 +9,7 @@ Legend: ``S`` scales of sides ``n``, ``T`` positions of all scales, ``h`` side o
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import ClassVar
 
 import numpy as np
@@ -27,7 +27,8 @@ from unimm.document import (
     read_only,
 )
 from unimm.nn.linear import Linear
-from unimm.nn.sampling import SamplingConfig, guide, sample_from_logits
+from unimm.nn.recorded import Recorder
+from unimm.nn.sampling import SamplingConfig, draw_guided
 from unimm.objectives.base import Block, Draw, ImageSpec, Objective, ObjectiveConfig, Steps, Watch
 from unimm.tokenizer.image import ImageTokenizer
 from unimm.tokenizer.pyramid import parse_schedule, schedule_name
@@ -100,6 +101,7 @@ class NextScale(Objective[Draw]):
         self.level = nn.Embedding(len(scales), dim)
         self.position = nn.Embedding(sum(self.counts), dim)
         self.head = Linear(dim, spec.codebook_size)
+        self._recorder = Recorder()
         for table in (self.start, self.level, self.position, self.head):
             nn.init.normal_(table.weight, std=0.02)
 
@@ -166,23 +168,40 @@ class NextScale(Objective[Draw]):
         def so_far() -> ImageTokens:
             return ImageTokens(codes=tokenizer.quantize(total))
 
-        for k, (n, count) in enumerate(zip(self.scales, self.counts, strict=True)):
+        x = self._start(batch)
+        for k, count in enumerate(self.counts):
             span = slice(sum(self.counts[:k]), sum(self.counts[: k + 1]))
             hidden = yield Block(
-                x=self._start(batch) if k == 0 else self._input(total, k),  # (B, n n, D)
+                x=x,  # (B, n n, D)
                 positions=positions[:, span],
                 keep=count,  # finer scales see it; all are dropped when the picture is finished
             )
-            growth = k / (len(self.scales) - 1)
-            scales = [1 + (scale - 1) * growth for scale in sampling.scales]
-            logits = self.head(hidden).float()  # (G B, n n, V)
-            logits = logits[:batch] if k == 0 else guide(logits, scales)
-            drawn = sample_from_logits(logits.flatten(0, 1), noise[:, span].flatten(), sampling)
-            codes.append(drawn.view(batch, n, n))
-            total = tokenizer.add_scale(total, codes[-1], k, self.scales)
+            key = (k, sampling, self.head.weight.data_ptr(), tokenizer.latent_mean.data_ptr())
+            step = partial(self._draw_scale, k=k, sampling=sampling)
+            drawn, total, x = self._recorder.run_all(key, step, hidden, noise[:, span], total)
+            codes.append(drawn)
             if watch:
                 watch((k + 1) / len(self.scales), so_far)
         return ImageTokens(codes=tokenizer.quantize(total), scale_codes=tuple(codes))
+
+    def _draw_scale(
+        self, hidden: Tensor, noise: Tensor, total: Tensor, *, k: int, sampling: SamplingConfig
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw scale ``k`` from hidden states ``(G B, n n, D)``.
+
+        Returns:
+            Its codes ``(B, n, n)``, the sum with it ``(B, C, h, h)``, and the next scale's inputs.
+        """
+        batch, n = len(noise), self.scales[k]
+        growth = k / (len(self.scales) - 1)
+        scales = [1 + (scale - 1) * growth for scale in sampling.scales]
+        scales = scales if k else []
+        logits = self.head(hidden[: (1 + len(scales)) * batch]).flatten(0, 1)  # (G B n n, V)
+        drawn = draw_guided(logits, noise.flatten(), scales, sampling)
+        codes = drawn.view(batch, n, n)
+        total = self.image_tokenizer.add_scale(total, codes, k, self.scales)
+        is_last = k == len(self.scales) - 1
+        return codes, total, total if is_last else self._input(total, k + 1)
 
     def zeros(self, device: torch.device) -> ImageTokens:
         """One picture of code 0 in all scales."""

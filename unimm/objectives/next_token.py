@@ -25,7 +25,7 @@ from unimm.document import (
 )
 from unimm.nn.linear import Linear
 from unimm.nn.recorded import Recorder
-from unimm.nn.sampling import SamplingConfig, guide, sample_from_logits
+from unimm.nn.sampling import SamplingConfig, draw_guided
 from unimm.objectives.base import Block, Draw, ImageSpec, Objective, ObjectiveConfig, Steps, Watch
 
 
@@ -115,8 +115,7 @@ class NextToken(Objective[Draw]):
         codes: list[Tensor] = []
 
         def pick(last: Tensor, noise: Tensor) -> Tensor:
-            logits = guide(self.head(last).float(), sampling.scales)  # (B, V)
-            return sample_from_logits(logits, noise, sampling)  # (B,)
+            return draw_guided(self.head(last), noise, sampling.scales, sampling)  # (B,)
 
         key = (sampling, self.head.weight.data_ptr())
 

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unimm.tokenizer.fused_norm import norm_silu
+
 _NORM_GROUPS = 16
 
 
@@ -63,8 +65,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Refine ``(B, D, h, w)``."""
-        hidden = self.conv1(F.silu(self.norm1(x)))
-        return x + self.conv2(F.silu(self.norm2(hidden)))
+        hidden = self.conv1(norm_silu(x, self.norm1))
+        return x + self.conv2(norm_silu(hidden, self.norm2))
 
 
 class SpatialAttention(nn.Module):
@@ -122,7 +124,7 @@ class Encoder(nn.Module):
         """Encode ``(B, 3, H, W)`` to ``(B, C, h, w)``."""
         x = F.pixel_unshuffle(pixels, self.patch_size)  # (B, 3 p p, H / p, W / p)
         x = x.contiguous(memory_format=torch.channels_last)
-        return self.output(F.silu(self.norm(self.layers(x))))
+        return self.output(norm_silu(self.layers(x), self.norm))
 
 
 class Decoder(nn.Module):
@@ -148,5 +150,5 @@ class Decoder(nn.Module):
     def forward(self, vectors: Tensor) -> Tensor:
         """Decode ``(B, C, h, w)`` to ``(B, 3, H, W)`` float32."""
         x = self.layers(vectors.contiguous(memory_format=torch.channels_last))
-        x = self.output(F.silu(self.norm(x)))  # (B, 3 p p, H / p, W / p)
+        x = self.output(norm_silu(x, self.norm))  # (B, 3 p p, H / p, W / p)
         return F.pixel_shuffle(x.float(), self.patch_size)

@@ -170,13 +170,19 @@ class ImageTokenizer(nn.Module):
         Raises:
             ValueError: if there are none of them, or a code is out of range.
         """
+        return self.decode_vectors(self.vectors_of(tokens, prefer_latents=prefer_latents))
+
+    @torch.no_grad()
+    def vectors_of(self, tokens: ImageTokens, *, prefer_latents: bool = False) -> Tensor:
+        """What the decoder draws, ``(B, C, h, w)``, with or without B; as ``decode``."""
         if tokens.latents is not None and (prefer_latents or not tokens.has_codes):
-            return self.decode_vectors(tokens.latents)
+            return tokens.latents
         if tokens.scale_codes:
-            return self.decode_scales(tokens.scale_codes)
+            return self._scale_vectors(tokens.scale_codes)
         if tokens.codes is None:
             raise ValueError("these tokens have neither codes nor latents; nothing can be decoded")
-        return self.decode_codes(tokens.codes)
+        self._check_codes((tokens.codes,))
+        return self.quantizer.embed(tokens.codes)
 
     @torch.no_grad()
     def reconstruct(self, pixels: Tensor, schedule: str = SINGLE) -> Tensor:
@@ -189,8 +195,7 @@ class ImageTokenizer(nn.Module):
         Raises:
             ValueError: if a code is out of range.
         """
-        self._check_codes(codes)
-        return self.decode_vectors(self.quantizer.embed(codes))
+        return self.decode(ImageTokens(codes=codes))
 
     @torch.no_grad()
     def decode_scales(self, scale_codes: tuple[Tensor, ...]) -> Tensor:
@@ -199,11 +204,7 @@ class ImageTokenizer(nn.Module):
         Raises:
             ValueError: if a code is out of range, or the tokenizer has no pyramid.
         """
-        if scale_codes[0].ndim == 2:
-            return self.decode_scales(tuple(codes[None] for codes in scale_codes))[0]
-        for codes in scale_codes:
-            self._check_codes(codes)
-        return self.decode_vectors(self.sums(scale_codes)[:, -1])
+        return self.decode(ImageTokens(scale_codes=scale_codes))
 
     def sums(self, scale_codes: tuple[Tensor, ...]) -> Tensor:
         """Sums of all scales up to each one, ``(B, scales, C, h, h)``."""
@@ -321,9 +322,19 @@ class ImageTokenizer(nn.Module):
             )
         return self.pyramid
 
-    def _check_codes(self, codes: Tensor) -> None:
-        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.codebook_size:
+    def _scale_vectors(self, scale_codes: tuple[Tensor, ...]) -> Tensor:
+        if scale_codes[0].ndim == 2:
+            return self._scale_vectors(tuple(codes[None] for codes in scale_codes))[0]
+        self._check_codes(scale_codes)
+        return self.sums(scale_codes)[:, -1]
+
+    def _check_codes(self, grids: tuple[Tensor, ...]) -> None:
+        found = torch.cat([codes.flatten() for codes in grids])
+        if not len(found):
+            return
+        low, high = torch.stack(found.aminmax()).tolist()  # one wait for the device
+        if not 0 <= low <= high < self.codebook_size:
             raise ValueError(
-                f"codes from {int(codes.min())} to {int(codes.max())} do not fit a codebook of "
+                f"codes from {low} to {high} do not fit a codebook of "
                 f"{self.codebook_size}: were they made by another image tokenizer?"
             )

@@ -10,6 +10,7 @@ Shapes: B batch, C latent channels, h side of the finest grid, n side of one sca
 
 import itertools
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -103,9 +104,7 @@ class Pyramid(nn.Module):
         """
         convolution = self.convolutions[self.convolution_of(scale, len(scales))]
         with torch.autocast(vectors.device.type, enabled=False):
-            large = vectors.float()
-            if vectors.shape[-1] != scales[-1]:
-                large = F.interpolate(large, size=(scales[-1], scales[-1]), mode="bicubic")
+            large = enlarge(vectors.float(), scales[-1])
             return torch.lerp(large, convolution(large), self.ratio)
 
     @staticmethod
@@ -163,6 +162,34 @@ class Pyramid(nn.Module):
         """
         sums = self.sums(codes[: len(scales) - 1], scales, quantizer)
         return tuple(self.shrink(sums[:, k], side) for k, side in enumerate(scales[1:]))
+
+
+def enlarge(x: Tensor, side: int) -> Tensor:
+    """Bring ``(B, C, n, n)`` float32 up to ``(B, C, side, side)``, bicubic.
+
+    For many small grids PyTorch's kernel leaves a GPU idle; two products do not. They are exact to
+    float32, where the kernel rounds a little more.
+    """
+    if x.shape[-1] == side:
+        return x
+    if not x.is_cuda or torch.is_grad_enabled():
+        return F.interpolate(x, size=(side, side), mode="bicubic")
+    return enlarge_by_products(x, side)
+
+
+def enlarge_by_products(x: Tensor, side: int) -> Tensor:
+    """The same as products with one matrix for rows and columns."""
+    matrix = _bicubic_matrix(x.shape[-1], side, x.device)
+    return (matrix @ x.double() @ matrix.t()).float()
+
+
+@lru_cache(maxsize=256)
+def _bicubic_matrix(side: int, new_side: int, device: torch.device) -> Tensor:
+    """What a bicubic enlargement of a row multiplies it with, ``(new_side, side)`` float64."""
+    with torch.inference_mode(False), torch.no_grad():
+        rows = torch.eye(side, dtype=torch.float64)[None, :, :, None]  # (1, side, side, 1)
+        found = F.interpolate(rows, size=(new_side, 1), mode="bicubic")[0, :, :, 0]
+        return found.t().contiguous().to(device)
 
 
 def check_grid(scales: Sequence[int], height: int, width: int) -> None:

@@ -5,7 +5,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from unimm.tokenizer.pyramid import Pyramid, parse_schedule, schedule_name
+from unimm.tokenizer.pyramid import (
+    Pyramid,
+    enlarge,
+    enlarge_by_products,
+    parse_schedule,
+    schedule_name,
+)
 from unimm.tokenizer.quantizer import Quantizer, QuantizerConfig
 
 TEN_SCALES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
@@ -137,3 +143,12 @@ def test_names_round_trip_and_another_grid_is_refused() -> None:
     pyramid, quantizer = parts()
     with pytest.raises(ValueError, match=r"1-2-4 ends in 4x4 codes, but the picture has 8x4"):
         pyramid.encode(torch.zeros(1, 6, 8, 4), (1, 2, 4), quantizer)
+
+
+@pytest.mark.parametrize("side", [1, 2, 5, 13])
+def test_enlarging_by_products_is_bicubic(side: int) -> None:
+    x = torch.randn(3, 4, side, side, generator=torch.Generator().manual_seed(side))
+    expected = F.interpolate(x, size=(16, 16), mode="bicubic")
+    torch.testing.assert_close(enlarge_by_products(x, 16), expected, atol=1e-5, rtol=1e-5)
+    assert torch.equal(enlarge(x, 16), expected)
+    assert enlarge(x, side) is x
