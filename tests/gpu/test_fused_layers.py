@@ -4,6 +4,7 @@ TRITON_INTERPRET=1 runs them on a CPU where Triton is installed.
 """
 
 import os
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,13 @@ pytestmark = [
 
 
 def backbone_of(dtype: torch.dtype, **changes) -> Backbone:
-    sizes = {"dim": 64, "depth": 2, "num_heads": 4, "num_kv_heads": 2, "ffn_dim": 176}
+    sizes: dict[str, Any] = {
+        "dim": 64,
+        "depth": 2,
+        "num_heads": 4,
+        "num_kv_heads": 2,
+        "ffn_dim": 176,
+    }
     torch.manual_seed(0)
     backbone = Backbone(BackboneConfig(**(sizes | changes))).to(DEVICE, dtype).eval()
     for parameter in backbone.parameters():

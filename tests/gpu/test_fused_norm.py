@@ -25,8 +25,8 @@ pytestmark = [
 def test_norm_and_silu_are_pytorchs(dtype, batch, channels, side):
     torch.manual_seed(0)
     norm = torch.nn.GroupNorm(16, channels).to(DEVICE).requires_grad_(False)
-    norm.weight += torch.randn_like(norm.weight)
-    norm.bias += torch.randn_like(norm.bias)
+    norm.weight.add_(torch.randn_like(norm.weight))
+    norm.bias.add_(torch.randn_like(norm.bias))
     x = 3 * torch.randn(batch, channels, side, side, device=DEVICE) + 1
     x = x.to(dtype).contiguous(memory_format=torch.channels_last)
     found = run_kernels(x, norm)
