@@ -2,6 +2,7 @@
 # The denoiser head on one GPU, in stages of at most nine minutes; run them in this order:
 #   train/diffusion_h100.sh encode      shards with latents of the shipped tokenizer: 2 minutes
 #   train/diffusion_h100.sh full        the trunk of storyworld.yaml with a denoiser head: 9 minutes
+#   train/diffusion_h100.sh heads       sizes and kinds of conditioning on its frozen trunk: 5 minutes
 #   train/diffusion_h100.sh score       WorldEval at 10 and 50 steps, cost, colour swaps: 4 minutes
 #   train/diffusion_h100.sh small       a small model: 9 minutes
 #   train/diffusion_h100.sh export      its int8 folder and its WorldEval: 3 minutes
@@ -28,6 +29,10 @@ encode)
   python tokenizers/encode_shards.py tokenizers/configs/shards_latents.yaml --output "$S/train"
   ;;
 full) pretrain storyworld_diffusion ;;
+heads)
+  python train/compare_heads.py train/configs/heads.yaml --ledger docs/results --output "$R/heads" \
+    --model "$R/storyworld_diffusion/model" --train "$S/train" --validation "$S/validation"
+  ;;
 score) score "$R/storyworld_diffusion/model" denoiser ;;
 small) pretrain storyworld_diffusion_small ;;
 export)

@@ -9,7 +9,6 @@
 #   train/flagship_h100.sh more       captions, edits, whom a name means: 2 minutes
 #   train/flagship_h100.sh long       stories three times as long as those of training: 3 minutes
 #   train/flagship_h100.sh speed      stories a second: 2 minutes
-#   train/flagship_h100.sh heads      sizes and kinds of conditioning on its frozen trunk: 5 minutes
 # Training goes on where it was broken off. RUNS names another folder than runs/, LEDGER another than
 # docs/results, GPUS how many train and PROCESSES how many encode; flags after a stage go to its
 # script. The probes of it: MODEL=runs/export/storyworld eval/probes_h100.sh.
@@ -65,9 +64,5 @@ more)
   ;;
 long) python eval/score_long_stories.py --model "$MODEL" --num_stories 64 --ledger "$LEDGER" "$@" ;;
 speed) python eval/benchmark_stories.py "$MODEL" --ledger "$LEDGER" "$@" ;;
-heads)
-  python train/compare_heads.py train/configs/heads.yaml --ledger "$LEDGER" --output "$RUNS/heads" \
-    --model "$RUN/model" --train "$S/train" --validation "$S/validation" "$@"
-  ;;
 *) echo "unknown stage $stage" >&2 && exit 2 ;;
 esac
