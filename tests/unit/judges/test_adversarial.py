@@ -32,7 +32,7 @@ def renders() -> torch.Tensor:
     return Renderer().render(scenes(), size=128, only_rgb=True).rgb.float() / 127.5 - 1
 
 
-@pytest.mark.parametrize("begin", ["noise", "render"])
+@pytest.mark.parametrize("begin", ["render", pytest.param("noise", marks=pytest.mark.long)])
 def test_the_parser_says_no_where_the_detector_was_made_to_say_yes(begin: str) -> None:
     start = renders()
     if begin == "noise":

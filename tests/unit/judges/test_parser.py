@@ -81,13 +81,13 @@ def test_an_empty_backdrop_shows_nothing() -> None:
     assert parsing.sighting.background == "beach" and not parsing.sighting.detections
 
 
-@pytest.mark.long
 def test_noise_is_refused() -> None:
     noise = torch.from_numpy(sample_rng(0, 0, 0).uniform(-1, 1, (1, 3, 64, 64))).float()
     parsing = parser().parse(noise)[0]
     assert not parsing.is_explained and parsing.residual > 0.5
 
 
+@pytest.mark.long
 def test_what_nobody_drew_is_refused() -> None:
     picture = drawn(scene(Placed(figure=FOX, x=0.3, y=0.86)), 128)
     picture[:, :, 70:100, 80:110] = torch.tensor([0.9, -0.9, 0.9]).view(3, 1, 1)
