@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# The shipped model, one trunk that draws three ways, in stages of at most ten minutes:
+# The shipped model, one trunk that draws four ways, in stages of at most ten minutes. It starts from
+# the trunk of train/storyworld_h100.sh, or from INITIAL.
 #   train/flagship_h100.sh encode     documents of its mix: 2 minutes with 50 processes
-#   train/flagship_h100.sh train      masked, next-token and denoiser at once: 8 minutes
+#   train/flagship_h100.sh train      four ways to draw at once
 #   train/flagship_h100.sh export     its int8 folder, runs/export/storyworld
 #   train/flagship_h100.sh stories    StoryEval, all sets and controls: 5 minutes
 #   train/flagship_h100.sh pictures OBJECTIVE   WorldEval by masked or next_token: 2 minutes each
@@ -19,6 +20,7 @@ GPUS=${GPUS:-2}
 PROCESSES=${PROCESSES:-15}
 S="$RUNS/shards_flagship"
 RUN="$RUNS/storyworld_flagship"
+INITIAL=${INITIAL:-$RUNS/storyworld/model}
 MODEL="$RUNS/export/storyworld"
 stage=$1
 shift
@@ -34,7 +36,7 @@ encode)
   ;;
 train)
   torchrun --standalone --nproc_per_node "$GPUS" train/pretrain.py \
-    train/configs/storyworld_flagship.yaml --run_dir "$RUN" --data.train "$S/train" \
+    train/configs/storyworld_flagship.yaml --run_dir "$RUN" --initial_model "$INITIAL" --data.train "$S/train" \
     --data.validation "$S/validation" --data.heldout "$S/heldout" "$@"
   ;;
 export)

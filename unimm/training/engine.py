@@ -6,7 +6,7 @@ accumulation or not, give one loss curve.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -74,11 +74,9 @@ class Engine:
             model.backbone.sequence = SequenceGroup(config.sequence_ranks)
         if config.compile:
             # Block by block: one graph serves all layers, so compiling takes a fraction as long.
-            # Rows of the trunk have one shape; a denoiser's pictures differ in number. Only what a
-            # block computes: around it, hooks of ZeRO 3 gather its weights.
+            # Only what a block computes: around it, hooks of ZeRO 3 gather its weights.
             for block in model.repeated_blocks():
-                dynamic = False if isinstance(block, DecoderLayer) else None
-                block.forward = torch.compile(block.forward, dynamic=dynamic)
+                block.forward = _compiled(block)
         if config.zero_stage < 3:
             model.to(device)
         self._adamw = _adamw(model, optimizer)
@@ -231,6 +229,23 @@ def _ask_for_gradient(block: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...
     if torch.is_grad_enabled() and is_trained and not x.requires_grad:
         x = x.detach().requires_grad_()
     return x, *others
+
+
+def _compiled(block: nn.Module) -> Callable[..., Any]:
+    """A block's forward, compiled once: rows of the trunk have one shape.
+
+    A denoiser's pictures differ in number, which the compiler is told before it guesses otherwise.
+    """
+    if isinstance(block, DecoderLayer):
+        return torch.compile(block.forward, dynamic=False)
+    compiled = torch.compile(block.forward)
+
+    def forward(*inputs: Tensor) -> Any:
+        for x in inputs:
+            torch._dynamo.maybe_mark_dynamic(x, 0)
+        return compiled(*inputs)
+
+    return forward
 
 
 def _adamw(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
