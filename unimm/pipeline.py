@@ -31,7 +31,7 @@ from unimm.tokenizer.text import TextTokenizer
 SHIPPED = Path(__file__).parent / "assets" / "models"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _DECODE_CHUNK = 64  # pictures at once: about 1 GB of activations at 128 pixels
-_OVERLAP = 16  # of them: while a GPU draws these, the host packs those before
+_OVERLAP = 2**20  # pixels: while a GPU draws these, the host packs those before
 _FEW_PICTURES = 4  # of which a recorded decoder may keep the activations
 _recorders: "WeakKeyDictionary[ImageTokenizer, Recorder]" = WeakKeyDictionary()
 
@@ -252,7 +252,8 @@ def decode_images(pipeline: Pipeline, images: Sequence[ImageTokens]) -> list[Ima
         chunk = ImageTokens.stack(images[start : start + _DECODE_CHUNK])
         chunk = chunk.map(lambda x: x.to(pipeline.device))
         vectors = tokenizer.vectors_of(chunk, prefer_latents=prefer_latents)
-        size = _OVERLAP if vectors.is_cuda else len(vectors)
+        area = vectors.shape[-2] * vectors.shape[-1] * tokenizer.downsample**2
+        size = max(1, _OVERLAP // area) if vectors.is_cuda else len(vectors)
         with torch.autocast(pipeline.device.type, torch.bfloat16, enabled=is_half):
             copies = [
                 begin_copy(_decode(tokenizer, vectors[i : i + size]))

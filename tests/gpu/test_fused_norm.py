@@ -2,11 +2,16 @@
 
 import os
 
+import numpy as np
 import pytest
 import torch
+from pipelines import tiny_pipeline
 from torch import nn
 from torch.nn import functional
 
+from unimm import pipeline
+from unimm.document import ImageTokens
+from unimm.pipeline import decode_images
 from unimm.tokenizer import fused_norm
 from unimm.tokenizer.autoencoder import AutoencoderConfig, Decoder
 from unimm.tokenizer.fast_decoder import draw
@@ -111,3 +116,16 @@ def test_in_half_precision_it_errs_about_as_autocast_does(config):
     error, allowed = (found - expected).std(), (cast - expected).std()
     assert 0 < error <= 2 * allowed  # which on a CPU rounds less often
     assert error < 0.03 * expected.std()
+
+
+@pytest.mark.skipif(IS_INTERPRETED, reason="copies from a GPU")
+def test_many_pictures_leave_the_gpu_whole(monkeypatch):
+    drawing = tiny_pipeline().to("cuda")
+    side = drawing.image_size // drawing.image_tokenizer.downsample
+    codes = torch.randint(drawing.image_tokenizer.codebook_size, (70, side, side))
+    together = decode_images(drawing, [ImageTokens(codes=x) for x in codes])
+    monkeypatch.setattr(pipeline, "_OVERLAP", 6 * drawing.image_size**2)
+    in_turns = decode_images(drawing, [ImageTokens(codes=x) for x in codes])
+    for one, other in zip(together, in_turns, strict=True):
+        difference = np.array(one).astype(int) - np.array(other)
+        assert abs(difference).max() <= 4 and np.array(one).std() > 0
