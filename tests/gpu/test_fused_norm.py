@@ -120,7 +120,7 @@ def test_in_half_precision_it_errs_about_as_autocast_does(config):
 
 @pytest.mark.skipif(IS_INTERPRETED, reason="copies from a GPU")
 def test_many_pictures_leave_the_gpu_whole(monkeypatch):
-    drawing = tiny_pipeline().to("cuda")
+    drawing = tiny_pipeline().to("cuda", torch.float32)
     side = drawing.image_size // drawing.image_tokenizer.downsample
     codes = torch.randint(drawing.image_tokenizer.codebook_size, (70, side, side))
     together = decode_images(drawing, [ImageTokens(codes=x) for x in codes])
@@ -128,4 +128,4 @@ def test_many_pictures_leave_the_gpu_whole(monkeypatch):
     in_turns = decode_images(drawing, [ImageTokens(codes=x) for x in codes])
     for one, other in zip(together, in_turns, strict=True):
         difference = np.array(one).astype(int) - np.array(other)
-        assert abs(difference).max() <= 4 and np.array(one).std() > 0
+        assert abs(difference).max() <= 1 and np.array(one).std() > 0

@@ -27,6 +27,8 @@ def settle_kernel(
     channel = (number % chunks) * chunk + tl.arange(0, chunk)
     total = tl.zeros((block, chunk), tl.float32)
     squares = tl.zeros((block, chunk), tl.float32)
+    if has_bias:
+        added = tl.load(bias + channel).to(tl.float32)
     end = tl.minimum((slot + 1) * part, num_places)
     for first in range(slot * part, end, block):
         place = first + tl.arange(0, block)
@@ -34,7 +36,7 @@ def settle_kernel(
         at = (picture * num_places + place)[:, None] * channels + channel[None, :]
         tile = tl.load(x + at, mask=is_in, other=0.0).to(tl.float32)
         if has_bias:
-            tile += tl.load(bias + channel).to(tl.float32)[None, :]
+            tile += added[None, :]
         if has_residual:
             tile += tl.load(residual + at, mask=is_in, other=0.0).to(tl.float32)
         if copies == 1:
