@@ -25,11 +25,13 @@ from unimm.nn.linear import Linear
 from unimm.nn.recorded import Recorder
 from unimm.objectives.base import ObjectiveConfig
 from unimm.tokenizer.image import ImageTokenizer
+from unimm.tokenizer.pixels import begin_copy, to_levels
 from unimm.tokenizer.text import TextTokenizer
 
 SHIPPED = Path(__file__).parent / "assets" / "models"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _DECODE_CHUNK = 64  # pictures at once: about 1 GB of activations at 128 pixels
+_OVERLAP = 2**20  # pixels: while a GPU draws these, the host packs those before
 _FEW_PICTURES = 4  # of which a recorded decoder may keep the activations
 _recorders: "WeakKeyDictionary[ImageTokenizer, Recorder]" = WeakKeyDictionary()
 
@@ -112,6 +114,9 @@ class Pipeline:
         default = torch.bfloat16 if target.type == "cuda" else torch.float32
         self.model.to(target, dtype or default)
         self.image_tokenizer.to(target)
+        # A GPU's convolutions read weights so; turning them takes as long as a small picture.
+        layout = torch.channels_last if target.type == "cuda" else torch.contiguous_format
+        cast(Any, self.image_tokenizer.decoder).to(memory_format=layout)
         return self
 
     def reconstruct(self, pixels: Tensor) -> Tensor:
@@ -247,21 +252,30 @@ def decode_images(pipeline: Pipeline, images: Sequence[ImageTokens]) -> list[Ima
         chunk = ImageTokens.stack(images[start : start + _DECODE_CHUNK])
         chunk = chunk.map(lambda x: x.to(pipeline.device))
         vectors = tokenizer.vectors_of(chunk, prefer_latents=prefer_latents)
+        area = vectors.shape[-2] * vectors.shape[-1] * tokenizer.downsample**2
+        size = max(1, _OVERLAP // area) if vectors.is_cuda else len(vectors)
         with torch.autocast(pipeline.device.type, torch.bfloat16, enabled=is_half):
-            pixels = _decode(tokenizer, vectors)
-        levels = ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        pictures += [Image.fromarray(x) for x in levels.permute(0, 2, 3, 1).cpu().numpy()]
+            copies = [
+                begin_copy(_decode(tokenizer, vectors[i : i + size]))
+                for i in range(0, len(vectors), size)
+            ]
+        for wait in copies:
+            pictures += [Image.fromarray(x) for x in wait()]
     return pictures
 
 
 def _decode(tokenizer: ImageTokenizer, vectors: Tensor) -> Tensor:
-    """Draw ``(B, C, h, w)``; few pictures, whose kernels are short, from a recording."""
+    """Draw bytes ``(B, H, W, 3)``; few pictures, whose kernels are short, from a recording."""
+
+    def draw(vectors: Tensor) -> Tensor:
+        return to_levels(tokenizer.decode_vectors(vectors))
+
     if len(vectors) > _FEW_PICTURES or torch.is_grad_enabled():
-        return tokenizer.decode_vectors(vectors)
+        return draw(vectors)
     recorder = _recorders.setdefault(tokenizer, Recorder())
     place = tokenizer.decoder.output.weight.data_ptr()
     key = (place, torch.is_autocast_enabled(vectors.device.type))
-    return recorder.run(key, tokenizer.decode_vectors, vectors)
+    return recorder.run(key, draw, vectors)
 
 
 def _find(name: str) -> Path:

@@ -42,13 +42,13 @@ def store(
         raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
     stored: dict[str, Tensor] = {}
     for name, given in state.items():
-        tensor = given.detach().to("cpu")
+        tensor = given.detach().to("cpu").contiguous()  # a GPU's convolutions are channels last
         if not tensor.is_floating_point() or name in exact:
-            stored[name] = tensor.contiguous()
+            stored[name] = tensor
         elif tensor.ndim < 2 or precision == "float32":
-            stored[name] = tensor.float().contiguous()
+            stored[name] = tensor.float()
         elif precision == "bfloat16":
-            stored[name] = tensor.bfloat16().contiguous()
+            stored[name] = tensor.bfloat16()
         else:
             stored[name], stored[name + SCALE] = to_int8(tensor.float())
     return stored

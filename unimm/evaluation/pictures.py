@@ -14,6 +14,7 @@ from unimm.data.world.render import Renderer
 from unimm.data.world.scene import Scene
 from unimm.judges.detector import Detector
 from unimm.judges.sightings import Sighting
+from unimm.tokenizer.pixels import to_levels
 
 _PIXELS_AT_ONCE = 256 * 128 * 128
 
@@ -41,8 +42,7 @@ def render_pictures(
         chunk = scenes[start : start + batch_size]
         pixels = renderer.render(chunk, size=size, only_rgb=True).rgb.float() / 127.5 - 1
         pixels = pixels if view is None else view(pixels)
-        levels = ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        arrays = levels.permute(0, 2, 3, 1).cpu().numpy()  # (B, S, S, 3)
+        arrays = to_levels(pixels).cpu().numpy()  # (B, S, S, 3)
         pictures += [Image.fromarray(array) for array in arrays]
     return pictures
 

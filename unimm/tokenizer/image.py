@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from unimm.document import ImageTokens
 from unimm.tokenizer.autoencoder import Decoder, Encoder
+from unimm.tokenizer.fast_decoder import draw
+from unimm.tokenizer.fused_norm import has_fast_path
 from unimm.tokenizer.image_config import ImageTokenizerConfig
 from unimm.tokenizer.pixels import check_pixels
 from unimm.tokenizer.pyramid import Pyramid, parse_schedule
@@ -227,6 +229,8 @@ class ImageTokenizer(nn.Module):
         """Draw ``(B, 3, H, W)`` in [-1, 1] from latents ``(B, C, h, w)``, with or without B."""
         if vectors.ndim == 3:
             return self.decode_vectors(vectors.unsqueeze(0))[0]
+        if has_fast_path(vectors):
+            return draw(self.decoder, vectors).clamp(-1.0, 1.0)
         return self.decoder(vectors.to(self.dtype)).clamp(-1.0, 1.0)
 
     def quantize(self, latents: Tensor) -> Tensor:

@@ -37,6 +37,15 @@ def test_stored_weights_come_back(precision, tolerance):
         assert (back[name] - state[name]).abs().max() <= tolerance * largest
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_channels_last_is_stored_as_any_other(precision, tmp_path):
+    state = {"convolution": torch.randn(4, 6, 3, 3)}
+    turned = {k: v.to(memory_format=torch.channels_last) for k, v in state.items()}
+    write_weights(tmp_path, store(turned, precision))
+    stored = read_weights(tmp_path)
+    assert all(torch.equal(stored[k], v) for k, v in store(state, precision).items())
+
+
 def test_weights_stay_until_new_ones_are_whole(tmp_path):
     state = store(state_of(), "float32")
     write_weights(tmp_path, state)
