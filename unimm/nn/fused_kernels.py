@@ -25,7 +25,7 @@ def angles_kernel(positions, frequencies, cosines, sines, half: tl.constexpr, bl
 
 @triton.jit
 def load_head(x, at, width: tl.constexpr):
-    """A head's numbers, and for each the one of the other half that it turns with; float32."""
+    """A head's numbers ``(1, W)``, and for each that of the other half it turns with; float32."""
     other = at ^ (width // 2)
     return tl.load(x + at).to(tl.float32), tl.load(x + other).to(tl.float32)
 
@@ -41,10 +41,10 @@ def load_turn(cosines, sines, place, at, width: tl.constexpr):
 
 @triton.jit
 def rotate(head, gain, turn, eps, width: tl.constexpr, has_norm: tl.constexpr, dtype: tl.constexpr):
-    """Normalise a head and rotate it."""
+    """Normalise a head ``(1, W)`` and rotate it."""
     x, other = head
     if has_norm:
-        scale = tl.rsqrt(tl.sum(x * x) / width + eps)
+        scale = tl.rsqrt(tl.sum(x * x, 1, keep_dims=True) / width + eps)
         x = (x * scale * gain[0]).to(dtype).to(tl.float32)
         other = (other * scale * gain[1]).to(dtype).to(tl.float32)
     return (x * turn[0] + other * turn[1]).to(dtype)
@@ -64,7 +64,7 @@ def store_rotated_kernel(
     """
     place, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     row, new = place // num_new, place % num_new
-    at = tl.arange(0, width)
+    at = tl.arange(0, width)[None, :]
     turn = load_turn(cosines, sines, place, at, width)
     dtype = out.dtype.element_ty
     if head < num_heads:
@@ -134,7 +134,7 @@ def attend_one_kernel(
         tl.store(values + start + length * width + at, new_value)
     rotated = rotate(given_query, query_gain, turn, eps, width, has_norm, dtype)
     rotated = rotated.to(tl.float32) * scale
-    own = tl.sum(rotated * new_key.to(tl.float32))
+    own = tl.sum(rotated * new_key.to(tl.float32), 1, keep_dims=True)
     most = tl.zeros((block, 1), tl.float32) + own
     total = tl.zeros((block, 1), tl.float32)
     sums = tl.zeros((block, width), tl.float32)
@@ -149,15 +149,15 @@ def attend_one_kernel(
         total = total * shrink + weights
         sums = sums * shrink + weights * value_tile.to(tl.float32)
         most, slots, key_tile, value_tile = higher, next_slots, next_keys, next_values
-    highest = tl.max(most)
+    highest = tl.max(most, 0, keep_dims=True)
     weights, own_weight = tl.exp(most - highest), tl.exp(own - highest)
     found = tl.sum(sums * weights, 0, keep_dims=True) + own_weight * new_value.to(tl.float32)
-    found = found / (tl.sum(total * weights) + own_weight)
+    found = found / (tl.sum(total * weights, 0, keep_dims=True) + own_weight)
     tl.store(out + (row * num_heads + head) * width + at, found.to(out.dtype.element_ty))
 
 
 @triton.jit
-def load_columns(rows, num_in: tl.constexpr, block_in: tl.constexpr, eviction: tl.constexpr = ""):
+def load_columns(rows, num_in: tl.constexpr, block_in: tl.constexpr, eviction: tl.constexpr):
     """All columns of rows (a column of addresses): tiles of ``block_in``, all asked for at once."""
     tiles = ()
     for start in tl.static_range(0, num_in, block_in):
@@ -182,17 +182,41 @@ def load_stream(x, num_in: tl.constexpr, num_rows: tl.constexpr, block_in: tl.co
     """A few whole rows, each in tiles of columns."""
     rows = ()
     for row in tl.static_range(num_rows):
-        rows += (load_columns(x + row * num_in, num_in, block_in),)
+        rows += (load_columns(x + row * num_in, num_in, block_in, ""),)
     return rows
 
 
 @triton.jit
-def inverse_root(row, num_in: tl.constexpr, eps):
-    """What RMSNorm multiplies a row with, ``(1,)``."""
-    squares = row[0].to(tl.float32) * row[0].to(tl.float32)
-    for i in tl.static_range(1, len(row)):
-        squares += row[i].to(tl.float32) * row[i].to(tl.float32)
-    return tl.rsqrt(tl.sum(squares, 1) / num_in + eps)
+def dot_tiles(left, right):
+    """Products of two lists of tiles, added up tile upon tile: only columns are left to sum."""
+    sums = left[0].to(tl.float32) * right[0].to(tl.float32)
+    for i in tl.static_range(1, len(right)):
+        sums += left[i].to(tl.float32) * right[i].to(tl.float32)
+    return sums
+
+
+@triton.jit
+def sum_columns(tiles):
+    """Sums over the columns of each tile; two at once, so that warps wait for each other less."""
+    sums = ()
+    for i in tl.static_range(0, len(tiles) - 1, 2):
+        first, second = tl.split(tl.sum(tl.join(tiles[i], tiles[i + 1]), 1))
+        sums += (first, second)
+    if len(tiles) % 2 == 1:
+        sums += (tl.sum(tiles[len(tiles) - 1], 1),)
+    return sums
+
+
+@triton.jit
+def inverse_roots(rows, num_in: tl.constexpr, eps):
+    """What RMSNorm multiplies each row with, ``(1,)``."""
+    squares = ()
+    for i in tl.static_range(len(rows)):
+        squares += (dot_tiles(rows[i], rows[i]),)
+    sums, scales = sum_columns(squares), ()
+    for i in tl.static_range(len(rows)):
+        scales += (tl.rsqrt(sums[i] / num_in + eps),)
+    return scales
 
 
 @triton.jit
@@ -202,15 +226,6 @@ def weigh(row, gains):
     for i in tl.static_range(len(row)):
         weighed += (row[i].to(tl.float32) * gains[i].to(tl.float32),)
     return weighed
-
-
-@triton.jit
-def dot_row(tiles, row):
-    """Products of one row with those of a matrix: tile upon tile, summed once, ``(outputs,)``."""
-    sums = tiles[0].to(tl.float32) * row[0].to(tl.float32)
-    for i in tl.static_range(1, len(tiles)):
-        sums += tiles[i].to(tl.float32) * row[i].to(tl.float32)
-    return tl.sum(sums, 1)
 
 
 @triton.jit
@@ -227,13 +242,16 @@ def project_kernel(
     skipped = tl.where(is_query, 0, tl.where(is_value, before_values, num_query))
     outputs = start + tl.arange(0, block_out)
     tiles = load_outputs(weight, outputs - skipped, num_in, block_in)
-    gains = load_columns(x_weight, num_in, block_in)
+    gains = load_columns(x_weight, num_in, block_in, "")
     take_over(has_pdl)
     rows = load_stream(x, num_in, num_rows, block_in)
+    scales, products = inverse_roots(rows, num_in, eps), ()
     for i in tl.static_range(num_rows):
-        found = dot_row(tiles, weigh(rows[i], gains)) * inverse_root(rows[i], num_in, eps)
+        products += (dot_tiles(tiles, weigh(rows[i], gains)),)
+    sums = sum_columns(products)
+    for i in tl.static_range(num_rows):
         target = out + i * (before_values + num_key) + outputs
-        tl.store(target, found.to(out.dtype.element_ty))
+        tl.store(target, (sums[i] * scales[i]).to(out.dtype.element_ty))
 
 
 @triton.jit
@@ -246,12 +264,14 @@ def gate_kernel(
     outputs = tl.program_id(0) * block_out + tl.arange(0, block_out)
     gate_tiles = load_outputs(gate_weight, outputs, num_in, block_in)
     up_tiles = load_outputs(up_weight, outputs, num_in, block_in)
-    gains = load_columns(x_weight, num_in, block_in)
+    gains = load_columns(x_weight, num_in, block_in, "")
     take_over(has_pdl)
     rows = load_stream(x, num_in, num_rows, block_in)
+    scales = inverse_roots(rows, num_in, eps)
     for i in tl.static_range(num_rows):
-        weighed, scale = weigh(rows[i], gains), inverse_root(rows[i], num_in, eps)
-        gate, up = dot_row(gate_tiles, weighed) * scale, dot_row(up_tiles, weighed) * scale
+        weighed = weigh(rows[i], gains)
+        sums = sum_columns((dot_tiles(gate_tiles, weighed), dot_tiles(up_tiles, weighed)))
+        gate, up = sums[0] * scales[i], sums[1] * scales[i]
         found = gate * tl.sigmoid(gate) * up
         tl.store(out + i * num_outputs + outputs, found.to(out.dtype.element_ty))
 
@@ -267,11 +287,14 @@ def add_product_kernel(
     tiles = load_outputs(weight, outputs, num_in, block_in)
     take_over(has_pdl)
     rows = load_stream(hidden, num_in, num_rows, block_in)
-    before = ()
+    before, products = (), ()
     for i in tl.static_range(num_rows):
         before += (tl.load(x + i * num_outputs + outputs).to(tl.float32),)
     for i in tl.static_range(num_rows):
-        found = before[i] + dot_row(tiles, rows[i])
+        products += (dot_tiles(tiles, rows[i]),)
+    sums = sum_columns(products)
+    for i in tl.static_range(num_rows):
+        found = before[i] + sums[i]
         tl.store(out + i * num_outputs + outputs, found.to(out.dtype.element_ty))
 
 
