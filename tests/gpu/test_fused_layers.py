@@ -64,7 +64,7 @@ def cache_of(backbone: Backbone, rows: int, dtype: torch.dtype) -> KVCache:
         (6, 1, True, {}),
         (2, 1, True, {"use_qk_norm": False}),
         (2, 1, True, {"dim": 1040, "head_dim": 16, "depth": 1}),
-        (4, 1, True, {"head_dim": 64, "ffn_dim": 2736, "depth": 1}),
+        (4, 1, True, {"head_dim": 64, "ffn_dim": 688, "depth": 1}),
         (2, 1, True, {"head_dim": 128, "num_kv_heads": 1, "depth": 1}),
         (5, 1, True, {"head_dim": 64, "num_kv_heads": 1, "depth": 1}),
         (2, 3, True, {}),

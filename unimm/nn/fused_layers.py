@@ -29,7 +29,7 @@ Fewer outputs where they do not fit the registers or do not divide a matrix.
 _WARP_BYTES = 8192
 """Of weights that a warp holds: half of its registers."""
 ATTENTION = {"few": (128, 8), "many": (32, 2)}
-"""Positions that a program looks at together and its warps, by number of rows."""
+"""Positions of heads of 64 that a program looks at together and its warps, by number of rows."""
 
 
 def can_fuse(backbone: Backbone, x: Tensor) -> bool:
@@ -201,6 +201,7 @@ def _attend_one(
     keys, values = view.cache.keys[index], view.cache.values[index]
     grid = (len(query), attention.num_heads)
     block, num_warps = ATTENTION["few" if len(query) <= FEW_ROWS else "many"]
+    block //= max(1, attention.width // 64)  # as many numbers in registers
     _kernels().attend_one_kernel[grid](
         query,
         key,
