@@ -1,4 +1,5 @@
-# pyright: basic, reportMissingImports=false
+# pyright: basic, reportMissingImports=false, reportOperatorIssue=false
+# pyright: reportGeneralTypeIssues=false, reportAttributeAccessIssue=false
 """Triton kernels of a cached step of the trunk: small products, and what lies between large ones.
 
 Drawing waits for memory and for the start of kernels, so each of these reads its inputs once and
