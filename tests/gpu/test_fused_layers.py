@@ -64,6 +64,9 @@ def cache_of(backbone: Backbone, rows: int, dtype: torch.dtype) -> KVCache:
         (6, 1, True, {}),
         (2, 1, True, {"use_qk_norm": False}),
         (2, 1, True, {"dim": 1040, "head_dim": 16, "depth": 1}),
+        (4, 1, True, {"head_dim": 64, "ffn_dim": 688, "depth": 1}),
+        (2, 1, True, {"head_dim": 128, "num_kv_heads": 1, "depth": 1}),
+        (5, 1, True, {"head_dim": 64, "num_kv_heads": 1, "depth": 1}),
         (2, 3, True, {}),
         (3, 4, False, {}),
         (2, 4, False, {"use_qk_norm": False, "head_dim": 32}),
@@ -105,3 +108,30 @@ def test_fused_steps_are_those_of_the_layers(dtype, num_rows, num_new, is_causal
                 torch.testing.assert_close(
                     *pair, atol=1e-4 if dtype == torch.float32 else 0.2, rtol=0.05
                 )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("num_rows", [1, 2, 3, 4])
+@pytest.mark.parametrize("blocks", [(1, 1), (4, 4), (16, 8)])
+def test_products_of_a_few_rows_are_those_of_torch(dtype, num_rows, blocks, monkeypatch):
+    from unimm.nn import fused_layers
+
+    monkeypatch.setitem(fused_layers.PRODUCTS, "down", blocks)
+    generator = torch.Generator().manual_seed(num_rows)
+    x, hidden, weight = (
+        torch.randn(shape, generator=generator).to(DEVICE, dtype)
+        for shape in ((num_rows, 24), (num_rows, 2736), (24, 2736))
+    )
+    found = fused_layers._add_product_few("down", x, hidden, weight).float()
+    expected = x.double() + hidden.double() @ weight.double().t()
+    error = float((found - expected).norm() / expected.norm())
+    assert error < (1e-6 if dtype == torch.float32 else 4e-3), error
+
+
+@pytest.mark.parametrize("blocks", [(16, 1), (32, 2), (256, 8)])
+@pytest.mark.parametrize("num_rows", [2, 5])
+def test_attention_does_not_depend_on_its_blocks(num_rows, blocks, monkeypatch):
+    from unimm.nn import fused_layers
+
+    monkeypatch.setitem(fused_layers.ATTENTION, "few" if num_rows <= 4 else "many", blocks)
+    test_fused_steps_are_those_of_the_layers(torch.float32, num_rows, 1, True, {"depth": 1})

@@ -1,4 +1,5 @@
-# pyright: basic, reportMissingImports=false
+# pyright: basic, reportMissingImports=false, reportOperatorIssue=false
+# pyright: reportGeneralTypeIssues=false, reportAttributeAccessIssue=false
 """Triton kernels of a cached step of the trunk: small products, and what lies between large ones.
 
 Drawing waits for memory and for the start of kernels, so each of these reads its inputs once and
@@ -9,25 +10,6 @@ heads, ``W`` width of a head.
 import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
-
-
-@triton.jit
-def rotate_head(
-    x, x_weight, cosines, sines, first, half: tl.constexpr, eps,
-    has_norm: tl.constexpr, dtype: tl.constexpr,
-):  # fmt: skip
-    """Load a head of ``W`` numbers, normalise, rotate: its two halves, float32."""
-    at = tl.arange(0, half)
-    low = tl.load(x + first + at).to(tl.float32)
-    high = tl.load(x + first + half + at).to(tl.float32)
-    if has_norm:
-        squares = tl.sum(low * low) + tl.sum(high * high)
-        scale = tl.rsqrt(squares / (2 * half) + eps)
-        low = low * scale * tl.load(x_weight + at).to(tl.float32)
-        high = high * scale * tl.load(x_weight + half + at).to(tl.float32)
-        low, high = low.to(dtype).to(tl.float32), high.to(dtype).to(tl.float32)
-    cosine, sine = tl.load(cosines + at), tl.load(sines + at)  # both halves turn alike
-    return (low * cosine - high * sine).to(dtype), (high * cosine + low * sine).to(dtype)
 
 
 @triton.jit
@@ -43,11 +25,38 @@ def angles_kernel(positions, frequencies, cosines, sines, half: tl.constexpr, bl
 
 
 @triton.jit
+def load_head(x, at, width: tl.constexpr):
+    """A head's numbers ``(1, W)``, and for each that of the other half it turns with; float32."""
+    other = at ^ (width // 2)
+    return tl.load(x + at).to(tl.float32), tl.load(x + other).to(tl.float32)
+
+
+@triton.jit
+def load_turn(cosines, sines, place, at, width: tl.constexpr):
+    """Cosines of a head's numbers and the sines that weigh the other half."""
+    half: tl.constexpr = width // 2
+    angle = place * half + at % half  # both halves turn alike
+    sine = tl.load(sines + angle)
+    return tl.load(cosines + angle), tl.where(at < half, -sine, sine)
+
+
+@triton.jit
+def rotate(head, gain, turn, eps, width: tl.constexpr, has_norm: tl.constexpr, dtype: tl.constexpr):
+    """Normalise a head ``(1, W)`` and rotate it."""
+    x, other = head
+    if has_norm:
+        scale = tl.rsqrt(tl.sum(x * x, 1, keep_dims=True) / width + eps)
+        x = (x * scale * gain[0]).to(dtype).to(tl.float32)
+        other = (other * scale * gain[1]).to(dtype).to(tl.float32)
+    return (x * turn[0] + other * turn[1]).to(dtype)
+
+
+@triton.jit
 def store_rotated_kernel(
     query, key, value, query_weight, key_weight, cosines, sines, lengths,
     keys, values, out, num_new, first_row, query_stride, key_stride, value_stride,
     row_stride, head_stride, eps,
-    num_heads: tl.constexpr, num_kv_heads: tl.constexpr, half: tl.constexpr,
+    num_heads: tl.constexpr, num_kv_heads: tl.constexpr, width: tl.constexpr,
     has_norm: tl.constexpr,
 ):  # fmt: skip
     """Normalise and rotate queries and keys; write keys and values where the cache goes on.
@@ -56,38 +65,30 @@ def store_rotated_kernel(
     """
     place, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     row, new = place // num_new, place % num_new
-    at = tl.arange(0, half)
-    turn, turned = cosines + place * half, sines + place * half
+    at = tl.arange(0, width)[None, :]
+    turn = load_turn(cosines, sines, place, at, width)
     dtype = out.dtype.element_ty
     if head < num_heads:
-        low, high = rotate_head(
-            query, query_weight, turn, turned, place * query_stride + head * 2 * half,
-            half, eps, has_norm, dtype,
-        )  # fmt: skip
-        rotated = out + ((row * num_heads + head) * num_new + new) * 2 * half
-        tl.store(rotated + at, low)
-        tl.store(rotated + half + at, high)
+        given = load_head(query + place * query_stride + head * width, at, width)
+        gain = load_head(query_weight, at, width)
+        rotated = rotate(given, gain, turn, eps, width, has_norm, dtype)
+        tl.store(out + ((row * num_heads + head) * num_new + new) * width + at, rotated)
     else:
         kv_head = head - num_heads
-        key_low, key_high = rotate_head(
-            key, key_weight, turn, turned, place * key_stride + kv_head * 2 * half,
-            half, eps, has_norm, dtype,
-        )  # fmt: skip
+        given = load_head(key + place * key_stride + kv_head * width, at, width)
+        gain = load_head(key_weight, at, width)
+        rotated = rotate(given, gain, turn, eps, width, has_norm, dtype)
         slot = tl.load(lengths + row) + new
-        target = (first_row + row) * row_stride + kv_head * head_stride + slot * 2 * half
-        tl.store(keys + target + at, key_low)
-        tl.store(keys + target + half + at, key_high)
-        given = value + place * value_stride + kv_head * 2 * half
-        tl.store(values + target + at, tl.load(given + at))
-        tl.store(values + target + half + at, tl.load(given + half + at))
+        target = (first_row + row) * row_stride + kv_head * head_stride + slot * width + at
+        tl.store(keys + target, rotated)
+        tl.store(values + target, tl.load(value + place * value_stride + kv_head * width + at))
 
 
 @triton.jit
-def load_slots(cached, slots, length, at, half: tl.constexpr):
-    """Both halves of a head's keys or values at ``slots``, zero behind the row's end."""
-    places = cached + slots.to(tl.int64)[:, None] * 2 * half + at[None, :]
-    is_in = (slots < length)[:, None]
-    return tl.load(places, mask=is_in, other=0.0), tl.load(places + half, mask=is_in, other=0.0)
+def load_slots(cached, slots, length, at, width: tl.constexpr):
+    """A head's keys or values at ``slots``, zero behind the row's end."""
+    places = cached + slots.to(tl.int64) * width + at
+    return tl.load(places, mask=slots < length, other=0.0)
 
 
 @triton.jit
@@ -103,91 +104,136 @@ def attend_one_kernel(
     query, key, value, query_weight, key_weight, cosines, sines, lengths,
     keys, values, out, first_row, query_stride, key_stride, value_stride,
     row_stride, head_stride, eps, scale,
-    num_heads: tl.constexpr, group: tl.constexpr, half: tl.constexpr,
+    num_heads: tl.constexpr, group: tl.constexpr, width: tl.constexpr,
     has_norm: tl.constexpr, block: tl.constexpr, has_pdl: tl.constexpr,
 ):  # fmt: skip
     """One new position a row: rotate, append to the cache, attend to all that the row holds.
 
     Programs are ``(R, H)``. The new key and value are in hand: nobody waits for their writing.
-    Softmax is taken block by block (Milakov and Gimelshein, 2018).
+    Softmax is taken block by block (Milakov and Gimelshein, 2018), each place of a block for
+    itself: places are brought together once, behind the last block.
     """
     row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     kv_head = head // group
-    at, slots = tl.arange(0, half), tl.arange(0, block)
+    at, slots = tl.arange(0, width)[None, :], tl.arange(0, block)[:, None]
     length = tl.load(lengths + row)
     start = (first_row + row) * row_stride + kv_head * head_stride
     # What earlier steps wrote is there before the new position is.
-    key_tile, key_tile_high = load_slots(keys + start, slots, length, at, half)
-    value_tile, value_tile_high = load_slots(values + start, slots, length, at, half)
+    key_tile = load_slots(keys + start, slots, length, at, width)
+    value_tile = load_slots(values + start, slots, length, at, width)
+    query_gain = load_head(query_weight, at, width)
+    key_gain = load_head(key_weight, at, width)
     take_over(has_pdl)
-    turn, turned = cosines + row * half, sines + row * half
+    given_query = load_head(query + row * query_stride + head * width, at, width)
+    given_key = load_head(key + row * key_stride + kv_head * width, at, width)
+    new_value = tl.load(value + row * value_stride + kv_head * width + at)
+    turn = load_turn(cosines, sines, row, at, width)
     dtype = keys.dtype.element_ty
-    low, high = rotate_head(
-        query, query_weight, turn, turned, row * query_stride + head * 2 * half,
-        half, eps, has_norm, dtype,
-    )  # fmt: skip
-    key_low, key_high = rotate_head(
-        key, key_weight, turn, turned, row * key_stride + kv_head * 2 * half,
-        half, eps, has_norm, dtype,
-    )  # fmt: skip
-    given = value + row * value_stride + kv_head * 2 * half
-    value_low, value_high = tl.load(given + at), tl.load(given + half + at)
+    new_key = rotate(given_key, key_gain, turn, eps, width, has_norm, dtype)
     if head % group == 0:
-        target = start + length * 2 * half
-        tl.store(keys + target + at, key_low)
-        tl.store(keys + target + half + at, key_high)
-        tl.store(values + target + at, value_low)
-        tl.store(values + target + half + at, value_high)
-    low, high = low.to(tl.float32) * scale, high.to(tl.float32) * scale
-    most = tl.sum(low * key_low.to(tl.float32)) + tl.sum(high * key_high.to(tl.float32))
-    total = tl.full((), 1.0, tl.float32)
-    sum_low, sum_high = value_low.to(tl.float32), value_high.to(tl.float32)
+        tl.store(keys + start + length * width + at, new_key)
+        tl.store(values + start + length * width + at, new_value)
+    rotated = rotate(given_query, query_gain, turn, eps, width, has_norm, dtype)
+    rotated = rotated.to(tl.float32) * scale
+    own = tl.sum(rotated * new_key.to(tl.float32), 1, keep_dims=True)
+    most = tl.zeros((block, 1), tl.float32) + own
+    total = tl.zeros((block, 1), tl.float32)
+    sums = tl.zeros((block, width), tl.float32)
     for _ in range(0, length, block):
-        scores = tl.sum(key_tile.to(tl.float32) * low[None, :], 1)
-        scores += tl.sum(key_tile_high.to(tl.float32) * high[None, :], 1)
+        next_slots = slots + block
+        next_keys = load_slots(keys + start, next_slots, length, at, width)
+        next_values = load_slots(values + start, next_slots, length, at, width)
+        scores = tl.sum(key_tile.to(tl.float32) * rotated, 1, keep_dims=True)
         scores = tl.where(slots < length, scores, float("-inf"))
-        higher = tl.maximum(most, tl.max(scores, 0))
-        shrink = tl.exp(most - higher)
-        weights = tl.exp(scores - higher)
-        total = total * shrink + tl.sum(weights, 0)
-        found = tl.sum(weights[:, None] * value_tile.to(tl.float32), 0)
-        found_high = tl.sum(weights[:, None] * value_tile_high.to(tl.float32), 0)
-        sum_low, sum_high = sum_low * shrink + found, sum_high * shrink + found_high
-        most = higher
-        slots += block
-        key_tile, key_tile_high = load_slots(keys + start, slots, length, at, half)
-        value_tile, value_tile_high = load_slots(values + start, slots, length, at, half)
-    end = out + (row * num_heads + head) * 2 * half
-    tl.store(end + at, (sum_low / total).to(out.dtype.element_ty))
-    tl.store(end + half + at, (sum_high / total).to(out.dtype.element_ty))
+        higher = tl.maximum(most, scores)
+        shrink, weights = tl.exp(most - higher), tl.exp(scores - higher)
+        total = total * shrink + weights
+        sums = sums * shrink + weights * value_tile.to(tl.float32)
+        most, slots, key_tile, value_tile = higher, next_slots, next_keys, next_values
+    highest = tl.max(most, 0, keep_dims=True)
+    weights, own_weight = tl.exp(most - highest), tl.exp(own - highest)
+    found = tl.sum(sums * weights, 0, keep_dims=True) + own_weight * new_value.to(tl.float32)
+    found = found / (tl.sum(total * weights, 0, keep_dims=True) + own_weight)
+    tl.store(out + (row * num_heads + head) * width + at, found.to(out.dtype.element_ty))
 
 
 @triton.jit
-def load_tile(weight, outputs, at, num_in):
-    """Rows ``outputs`` of a matrix, which is read once and then no more, at columns ``at``."""
-    places = weight + outputs.to(tl.int64)[:, None] * num_in + at[None, :]
-    is_in = (at < num_in)[None, :]
-    return tl.load(places, mask=is_in, other=0.0, eviction_policy="evict_first")
+def load_columns(rows, num_in: tl.constexpr, block_in: tl.constexpr, eviction: tl.constexpr):
+    """All columns of rows (a column of addresses): tiles of ``block_in``, all asked for at once."""
+    tiles = ()
+    for start in tl.static_range(0, num_in, block_in):
+        at = start + tl.arange(0, block_in)[None, :]
+        if start + block_in <= num_in:
+            tiles += (tl.load(rows + at, eviction_policy=eviction),)
+        else:
+            tile = tl.load(rows + at, mask=at < num_in, other=0.0, eviction_policy=eviction)
+            tiles += (tile,)
+    return tiles
 
 
 @triton.jit
-def load_rows(x, row, at, num_in, num_rows):
-    """A few rows at columns ``at``, float32."""
-    is_in = (row < num_rows)[:, None] & (at < num_in)[None, :]
-    return tl.load(x + row[:, None] * num_in + at[None, :], mask=is_in, other=0.0).to(tl.float32)
+def load_outputs(weight, outputs, num_in: tl.constexpr, block_in: tl.constexpr):
+    """Rows ``outputs`` of a matrix, which is read once and then no more."""
+    rows = weight + outputs.to(tl.int64)[:, None] * num_in
+    return load_columns(rows, num_in, block_in, "evict_first")
 
 
 @triton.jit
-def dot_rows(tile, given):
-    """``(rows, outputs)``: products of rows with those of a tile."""
-    return tl.sum(tile.to(tl.float32)[None, :, :] * given[:, None, :], 2)
+def load_stream(x, num_in: tl.constexpr, num_rows: tl.constexpr, block_in: tl.constexpr):
+    """A few whole rows, each in tiles of columns."""
+    rows = ()
+    for row in tl.static_range(num_rows):
+        rows += (load_columns(x + row * num_in, num_in, block_in, ""),)
+    return rows
+
+
+@triton.jit
+def dot_tiles(left, right):
+    """Products of two lists of tiles, added up tile upon tile: only columns are left to sum."""
+    sums = left[0].to(tl.float32) * right[0].to(tl.float32)
+    for i in tl.static_range(1, len(right)):
+        sums += left[i].to(tl.float32) * right[i].to(tl.float32)
+    return sums
+
+
+@triton.jit
+def sum_columns(tiles):
+    """Sums over the columns of each tile; two at once, so that warps wait for each other less."""
+    sums = ()
+    for i in tl.static_range(0, len(tiles) - 1, 2):
+        first, second = tl.split(tl.sum(tl.join(tiles[i], tiles[i + 1]), 1))
+        sums += (first, second)
+    if len(tiles) % 2 == 1:
+        sums += (tl.sum(tiles[len(tiles) - 1], 1),)
+    return sums
+
+
+@triton.jit
+def inverse_roots(rows, num_in: tl.constexpr, eps):
+    """What RMSNorm multiplies each row with, ``(1,)``."""
+    squares = ()
+    for i in tl.static_range(len(rows)):
+        squares += (dot_tiles(rows[i], rows[i]),)
+    sums, scales = sum_columns(squares), ()
+    for i in tl.static_range(len(rows)):
+        scales += (tl.rsqrt(sums[i] / num_in + eps),)
+    return scales
+
+
+@triton.jit
+def weigh(row, gains):
+    """A row times the weights of its norm, float32."""
+    weighed = ()
+    for i in tl.static_range(len(row)):
+        weighed += (row[i].to(tl.float32) * gains[i].to(tl.float32),)
+    return weighed
 
 
 @triton.jit
 def project_kernel(
-    x, x_weight, query_weight, key_weight, value_weight, out, num_in, num_query, num_key, eps,
-    num_rows, padded: tl.constexpr, block_out: tl.constexpr, block_in: tl.constexpr,
-    has_pdl: tl.constexpr,
+    x, x_weight, query_weight, key_weight, value_weight, out, num_query, num_key, eps,
+    num_in: tl.constexpr, num_rows: tl.constexpr, block_out: tl.constexpr,
+    block_in: tl.constexpr, has_pdl: tl.constexpr,
 ):  # fmt: skip
     """Normalise a few rows and multiply them with three matrices: queries, keys, values."""
     start = tl.program_id(0) * block_out
@@ -196,75 +242,61 @@ def project_kernel(
     weight = tl.where(is_query, query_weight, tl.where(is_value, value_weight, key_weight))
     skipped = tl.where(is_query, 0, tl.where(is_value, before_values, num_query))
     outputs = start + tl.arange(0, block_out)
-    row, at = tl.arange(0, padded), tl.arange(0, block_in)
-    tile = load_tile(weight, outputs - skipped, at, num_in)
+    tiles = load_outputs(weight, outputs - skipped, num_in, block_in)
+    gains = load_columns(x_weight, num_in, block_in, "")
     take_over(has_pdl)
-    sums = tl.zeros((padded, block_out), tl.float32)
-    squares = tl.zeros((padded,), tl.float32)
-    for _ in range(0, num_in, block_in):
-        given = load_rows(x, row, at, num_in, num_rows)
-        squares += tl.sum(given * given, 1)
-        gain = tl.load(x_weight + at, mask=at < num_in, other=0.0).to(tl.float32)
-        sums += dot_rows(tile, given * gain[None, :])
-        at += block_in
-        tile = load_tile(weight, outputs - skipped, at, num_in)
-    found = sums * tl.rsqrt(squares / num_in + eps)[:, None]
-    target = out + row[:, None] * (before_values + num_key) + outputs[None, :]
-    tl.store(target, found.to(out.dtype.element_ty), mask=(row < num_rows)[:, None])
+    rows = load_stream(x, num_in, num_rows, block_in)
+    scales, products = inverse_roots(rows, num_in, eps), ()
+    for i in tl.static_range(num_rows):
+        products += (dot_tiles(tiles, weigh(rows[i], gains)),)
+    sums = sum_columns(products)
+    for i in tl.static_range(num_rows):
+        target = out + i * (before_values + num_key) + outputs
+        tl.store(target, (sums[i] * scales[i]).to(out.dtype.element_ty))
 
 
 @triton.jit
 def gate_kernel(
-    x, x_weight, gate_weight, up_weight, out, num_in, num_outputs, eps,
-    num_rows, padded: tl.constexpr, block_out: tl.constexpr, block_in: tl.constexpr,
-    has_pdl: tl.constexpr,
+    x, x_weight, gate_weight, up_weight, out, num_outputs, eps,
+    num_in: tl.constexpr, num_rows: tl.constexpr, block_out: tl.constexpr,
+    block_in: tl.constexpr, has_pdl: tl.constexpr,
 ):  # fmt: skip
     """Normalise a few rows; the two matrices of SwiGLU and their product."""
     outputs = tl.program_id(0) * block_out + tl.arange(0, block_out)
-    row, at = tl.arange(0, padded), tl.arange(0, block_in)
-    gate_tile = load_tile(gate_weight, outputs, at, num_in)
-    up_tile = load_tile(up_weight, outputs, at, num_in)
+    gate_tiles = load_outputs(gate_weight, outputs, num_in, block_in)
+    up_tiles = load_outputs(up_weight, outputs, num_in, block_in)
+    gains = load_columns(x_weight, num_in, block_in, "")
     take_over(has_pdl)
-    gate = tl.zeros((padded, block_out), tl.float32)
-    up = tl.zeros((padded, block_out), tl.float32)
-    squares = tl.zeros((padded,), tl.float32)
-    for _ in range(0, num_in, block_in):
-        given = load_rows(x, row, at, num_in, num_rows)
-        squares += tl.sum(given * given, 1)
-        gain = tl.load(x_weight + at, mask=at < num_in, other=0.0).to(tl.float32)
-        given = given * gain[None, :]
-        gate += dot_rows(gate_tile, given)
-        up += dot_rows(up_tile, given)
-        at += block_in
-        gate_tile = load_tile(gate_weight, outputs, at, num_in)
-        up_tile = load_tile(up_weight, outputs, at, num_in)
-    scale = tl.rsqrt(squares / num_in + eps)[:, None]
-    gate, up = gate * scale, up * scale
-    target = out + row[:, None] * num_outputs + outputs[None, :]
-    found = gate * tl.sigmoid(gate) * up
-    tl.store(target, found.to(out.dtype.element_ty), mask=(row < num_rows)[:, None])
+    rows = load_stream(x, num_in, num_rows, block_in)
+    scales = inverse_roots(rows, num_in, eps)
+    for i in tl.static_range(num_rows):
+        weighed = weigh(rows[i], gains)
+        sums = sum_columns((dot_tiles(gate_tiles, weighed), dot_tiles(up_tiles, weighed)))
+        gate, up = sums[0] * scales[i], sums[1] * scales[i]
+        found = gate * tl.sigmoid(gate) * up
+        tl.store(out + i * num_outputs + outputs, found.to(out.dtype.element_ty))
 
 
 @triton.jit
 def add_product_kernel(
-    x, hidden, weight, out, num_in, num_outputs,
-    num_rows, padded: tl.constexpr, block_out: tl.constexpr, block_in: tl.constexpr,
-    has_pdl: tl.constexpr,
+    x, hidden, weight, out, num_outputs,
+    num_in: tl.constexpr, num_rows: tl.constexpr, block_out: tl.constexpr,
+    block_in: tl.constexpr, has_pdl: tl.constexpr,
 ):  # fmt: skip
     """Add a product of a few rows with a matrix to the stream."""
     outputs = tl.program_id(0) * block_out + tl.arange(0, block_out)
-    row, at = tl.arange(0, padded), tl.arange(0, block_in)
-    tile = load_tile(weight, outputs, at, num_in)
+    tiles = load_outputs(weight, outputs, num_in, block_in)
     take_over(has_pdl)
-    sums = tl.zeros((padded, block_out), tl.float32)
-    for _ in range(0, num_in, block_in):
-        sums += dot_rows(tile, load_rows(hidden, row, at, num_in, num_rows))
-        at += block_in
-        tile = load_tile(weight, outputs, at, num_in)
-    place = row[:, None] * num_outputs + outputs[None, :]
-    is_in = (row < num_rows)[:, None]
-    found = sums + tl.load(x + place, mask=is_in, other=0.0).to(tl.float32)
-    tl.store(out + place, found.to(out.dtype.element_ty), mask=is_in)
+    rows = load_stream(hidden, num_in, num_rows, block_in)
+    before, products = (), ()
+    for i in tl.static_range(num_rows):
+        before += (tl.load(x + i * num_outputs + outputs).to(tl.float32),)
+    for i in tl.static_range(num_rows):
+        products += (dot_tiles(tiles, rows[i]),)
+    sums = sum_columns(products)
+    for i in tl.static_range(num_rows):
+        found = before[i] + sums[i]
+        tl.store(out + i * num_outputs + outputs, found.to(out.dtype.element_ty))
 
 
 @triton.jit

@@ -4,6 +4,7 @@ With few rows everything is read-once kernels of our own; with many the library 
 ours do what lies between. Legend as in ``transformer.py``; ``T`` is ``R n``, positions of a step.
 """
 
+from math import gcd
 from typing import Any
 
 import torch
@@ -19,6 +20,16 @@ FEW_ROWS = 4
 """Rows up to which a matrix is read by our kernel: the library's are made for more."""
 LONGEST = 4096
 """Positions up to which one program attends for a head; longer rows want several."""
+
+PRODUCTS = {"project": (8, 4), "output": (4, 4), "gate": (4, 4), "down": (4, 4)}
+"""Outputs of a program and its warps, by product of a few rows: all it reads is asked for at once.
+
+Fewer outputs where they do not fit the registers or do not divide a matrix.
+"""
+_WARP_BYTES = 8192
+"""Of weights that a warp holds: half of its registers."""
+ATTENTION = {"few": (128, 8), "many": (32, 2)}
+"""Positions of heads of 64 that a program looks at together and its warps, by number of rows."""
 
 
 def can_fuse(backbone: Backbone, x: Tensor) -> bool:
@@ -64,8 +75,8 @@ def _layer(
     else:
         mixed = _attend(attention, index, projected, angles, view)
     if is_few:
-        x = _add_product_few(x, mixed, attention.o_proj.weight)
-        return _add_product_few(x, _gate_few(layer, x), mlp.down_proj.weight)
+        x = _add_product_few("output", x, mixed, attention.o_proj.weight)
+        return _add_product_few("down", x, _gate_few(layer, x), mlp.down_proj.weight)
     x = torch.addmm(x, mixed, attention.o_proj.weight.t())
     normed = layer.post_attention_layernorm(x)
     gate, up = functional.linear(normed, mlp.gate_proj.weight), mlp.up_proj(normed)
@@ -107,18 +118,18 @@ def _project_few(layer: DecoderLayer, x: Tensor) -> Projected:
     attention, norm = layer.self_attn, layer.input_layernorm
     num_query, num_key = (len(m.weight) for m in (attention.q_proj, attention.k_proj))
     out = x.new_empty(len(x), num_query + 2 * num_key)
-    _kernels().project_kernel[(out.shape[1] // 8,)](
+    blocks = _blocks("project", x, x.shape[1], gcd(num_query, num_key))
+    _kernels().project_kernel[(out.shape[1] // blocks["block_out"],)](
         x,
         norm.weight,
         attention.q_proj.weight,
         attention.k_proj.weight,
         attention.v_proj.weight,
         out,
-        x.shape[1],
         num_query,
         num_key,
         norm.eps,
-        **_blocks(x, 8),
+        **blocks,
     )
     query, key, value = out.split([num_query, num_key, num_key], dim=1)
     return query, key, value
@@ -127,37 +138,43 @@ def _project_few(layer: DecoderLayer, x: Tensor) -> Projected:
 def _gate_few(layer: DecoderLayer, x: Tensor) -> Tensor:
     norm, mlp = layer.post_attention_layernorm, layer.mlp
     out = x.new_empty(len(x), len(mlp.gate_proj.weight))
-    _kernels().gate_kernel[(out.shape[1] // 8,)](
+    blocks = _blocks("gate", x, x.shape[1], out.shape[1], num_matrices=2)
+    _kernels().gate_kernel[(out.shape[1] // blocks["block_out"],)](
         x,
         norm.weight,
         mlp.gate_proj.weight,
         mlp.up_proj.weight,
         out,
-        x.shape[1],
         out.shape[1],
         norm.eps,
-        **_blocks(x, 8),
+        **blocks,
     )
     return out
 
 
-def _add_product_few(x: Tensor, hidden: Tensor, weight: Tensor) -> Tensor:
+def _add_product_few(name: str, x: Tensor, hidden: Tensor, weight: Tensor) -> Tensor:
     out = torch.empty_like(x)
-    _kernels().add_product_kernel[(x.shape[1] // 4,)](
-        x, hidden, weight, out, hidden.shape[1], x.shape[1], **_blocks(x, 4)
+    blocks = _blocks(name, x, hidden.shape[1], x.shape[1])
+    _kernels().add_product_kernel[(x.shape[1] // blocks["block_out"],)](
+        x, hidden, weight, out, x.shape[1], **blocks
     )
     return out
 
 
-def _blocks(x: Tensor, block_out: int) -> dict[str, Any]:
-    """Outputs of a program and numbers read at once: enough in flight, none spilled."""
-    padded = 1 << (len(x) - 1).bit_length()
+def _blocks(
+    name: str, x: Tensor, num_in: int, num_outputs: int, num_matrices: int = 1
+) -> dict[str, Any]:
+    """How a product of a few rows with matrices ``(num_outputs, num_in)`` is cut."""
+    block_out, num_warps = PRODUCTS[name]
+    row_bytes, most = num_matrices * num_in * x.element_size(), _WARP_BYTES * num_warps
+    while block_out > 1 and (num_outputs % block_out or block_out * row_bytes > most):
+        block_out //= 2
     return {
+        "num_in": num_in,
         "num_rows": len(x),
-        "padded": padded,
         "block_out": block_out,
-        "block_in": 1024 if padded <= 2 else 512,
-        "num_warps": block_out,
+        "block_in": num_warps * 512 // x.element_size(),  # 16 bytes a thread
+        "num_warps": num_warps,
         **_overlap(x),
     }
 
@@ -183,6 +200,8 @@ def _attend_one(
     out = query.new_empty(query.shape)
     keys, values = view.cache.keys[index], view.cache.values[index]
     grid = (len(query), attention.num_heads)
+    block, num_warps = ATTENTION["few" if len(query) <= FEW_ROWS else "many"]
+    block //= max(1, attention.width // 64)  # as many numbers in registers
     _kernels().attend_one_kernel[grid](
         query,
         key,
@@ -203,9 +222,10 @@ def _attend_one(
         attention.width**-0.5,
         num_heads=attention.num_heads,
         group=attention.num_heads // attention.num_kv_heads,
-        half=attention.width // 2,
+        width=attention.width,
         has_norm=isinstance(attention.q_norm, RMSNorm),
-        block=128,
+        block=block,
+        num_warps=num_warps,
         **_overlap(query),
     )
     return out
@@ -244,7 +264,7 @@ def _attend(
         _eps(attention),
         num_heads=attention.num_heads,
         num_kv_heads=attention.num_kv_heads,
-        half=attention.width // 2,
+        width=attention.width,
         has_norm=isinstance(attention.q_norm, RMSNorm),
         num_warps=1,
     )
