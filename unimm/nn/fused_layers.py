@@ -21,14 +21,14 @@ FEW_ROWS = 4
 LONGEST = 4096
 """Positions up to which one program attends for a head; longer rows want several."""
 
-PRODUCTS = {"project": (8, 4), "output": (4, 4), "gate": (4, 4), "down": (4, 4)}
+PRODUCTS = {"project": (2, 1), "output": (2, 4), "gate": (2, 4), "down": (1, 4)}
 """Outputs of a program and its warps, by product of a few rows: all it reads is asked for at once.
 
 Fewer outputs where they do not fit the registers or do not divide a matrix.
 """
 _WARP_BYTES = 8192
 """Of weights that a warp holds: half of its registers."""
-ATTENTION = {"few": (128, 8), "many": (32, 2)}
+ATTENTION = {"few": (128, 8), "many": (8, 1)}
 """Positions of heads of 64 that a program looks at together and its warps, by number of rows."""
 
 
