@@ -131,10 +131,9 @@ def test_a_chart_of_shares_begins_at_nought_and_many_points_have_round_marks():
     )
     words = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
     assert words[3:10] == ["0", "0.1", "0.2", "0.3", "1", "2", "5"]
-    (x0, y0), (x1, y1), (x2, y2) = (
-        map(float, root.find("{*}polyline").attrib["points"].split()[i].split(","))
-        for i in (0, 100, 200)
-    )
+    [curve] = root.findall("{*}polyline")
+    points = [[*map(float, x.split(","))] for x in curve.attrib["points"].split()]
+    (x0, y0), (x1, y1), (x2, y2) = points[0], points[100], points[200]
     assert y0 - y1 == pytest.approx(y1 - y2, abs=0.2) and x1 - x0 > x2 - x1
 
 
