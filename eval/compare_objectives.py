@@ -3,7 +3,8 @@
 python eval/compare_objectives.py eval/configs/compare.yaml
 python eval/compare_objectives.py eval/configs/compare.yaml --ledger docs/results
 
-It takes what is there, a part of the runs or of their scores, and names what is missing.
+It takes what is there, a part of the runs or of their scores, and names what is missing. Where ways
+were trained on several sizes of trunk it draws NAME_scaling.svg, too.
 """
 
 import shlex

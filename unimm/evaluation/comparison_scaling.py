@@ -94,6 +94,6 @@ def _work(table: Mapping[str, Mapping[str, Any]]) -> str:
 def _mean_curve(curves: Sequence[Curve]) -> Curve:
     """Mean over seeds at the same shares of the work."""
     return [
-        (mean(x for x, _ in points), round(mean(y for _, y in points), 4))
+        (float(f"{mean(x for x, _ in points):.4g}"), round(mean(y for _, y in points), 4))
         for points in zip(*curves, strict=False)
     ]

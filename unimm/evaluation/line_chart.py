@@ -8,7 +8,7 @@ _WIDTH, _HEIGHT = 640, 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 170, 46, 54
 _COLOURS = ("#b5533c", "#26546b", "#4d7a4a", "#c79a3a", "#6a7fa8", "#8f5a83", "#3a2e25", "#8f7f6b")
 _MOST_MARKS = 8  # of the points themselves, below the chart; else round numbers
-_FEWEST_TICKS = 4
+_FEWEST_TICKS = 5
 
 Line = Sequence[tuple[float, float]]
 
