@@ -1,125 +1,18 @@
-"""Compare finished runs that differ in how they draw: one row a way to draw, over its seeds.
+"""Compare finished runs that differ in how they draw: one row a way to draw, over its seeds."""
 
-A *way* is an objective of a model that has no other, or ``joint, NAME`` for one of several. Legend
-of the folder: ``ROOT/RUN`` holds ``config.yaml`` and ``log.jsonl`` of training,
-``ROOT/scores/RUN/NAME`` what was measured of it: ``worldeval/``, ``stories/``; and
-``ROOT/scores/RUN/drawing.json`` what drawing costs.
-"""
-
-import json
+import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from statistics import mean, median
+from statistics import mean
 from typing import Any
 
-from unimm.config import read_yaml
+from unimm.evaluation.comparison_entries import JOINT, Entry
+from unimm.evaluation.comparison_log import Row
 from unimm.evaluation.picture_references import CEILING_AFTER
 from unimm.evaluation.picture_summary import MEAN
 
-SCORES = "scores"
-Row = dict[str, Any]
 Table = dict[str, Row]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One objective of one run.
-
-    Attributes:
-        way: how it draws, see above.
-        objective: its name.
-        run: name of the run.
-        seed: of the training.
-        folder: of its scores.
-        training: what training took.
-        worldeval: summary of WorldEval; empty where it was not measured.
-        stories: summary of StoryEval, likewise.
-        drawing: what drawing costs, likewise.
-    """
-
-    way: str
-    objective: str
-    run: str
-    seed: int
-    folder: Path
-    training: Row
-    worldeval: Row = field(default_factory=dict[str, Any], repr=False)
-    stories: Row = field(default_factory=dict[str, Any], repr=False)
-    drawing: Row = field(default_factory=dict[str, Any])
-
-    @property
-    def lacking(self) -> list[str]:
-        """What was not measured."""
-        return [name for name in ("worldeval", "stories", "drawing") if not getattr(self, name)]
-
-
-def read_entries(root: str | Path) -> list[Entry]:
-    """Read every run below a folder that has begun to train, in the order of names.
-
-    Raises:
-        ValueError: there is none.
-    """
-    root = Path(root)
-    folders = sorted(path.parent for path in root.glob("*/config.yaml"))
-    runs = [x for x in folders if (x / "log.jsonl").is_file() and "model" in _config(x)]
-    entries = [entry for run in runs for entry in _entries_of(root, run)]
-    if not entries:
-        raise ValueError(f"no run of train/pretrain.py in {root}: give the folder of the runs")
-    return entries
-
-
-def _config(run: Path) -> dict[str, Any]:
-    return read_yaml(run / "config.yaml")
-
-
-def _entries_of(root: Path, run: Path) -> list[Entry]:
-    config, scores = _config(run), root / SCORES / run.name
-    names = [str(x["name"]) for x in config["model"].get("objectives", [{"name": "next_token"}])]
-    training = read_training(run, config)
-    if not training:
-        return []
-    costs = _read(scores / "drawing.json").get("figures", {}).get("drawing", {})
-    return [
-        Entry(
-            way=name if len(names) == 1 else f"joint, {name}",
-            objective=name,
-            run=run.name,
-            seed=int(config["seed"]),
-            folder=scores / name,
-            training=training,
-            worldeval=_read(scores / name / "worldeval" / "summary.json"),
-            stories=_read(scores / name / "stories" / "summary.json"),
-            drawing=costs.get(name, {}),
-        )
-        for name in names
-    ]
-
-
-def read_training(run: Path, config: Mapping[str, Any]) -> Row:
-    """What a run's log says of the work that it took; empty before its first line of losses."""
-    log = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    lines = [json.loads(line) for line in log]
-    losses = [line for line in lines if "flops" in line]
-    if not losses:
-        return {}
-    last, data = losses[-1], config["data"]
-    row: Row = {
-        "progress": last["progress"],
-        "parameters": lines[0].get("parameters"),
-        "steps": last["step"],
-        "positions": last["step"] * data["rows_per_step"] * data["row_length"],
-        "pictures seen": last["images"],
-        "petaflops": float(f"{last['flops'] / 1e15:.4g}"),
-        "minutes": round(last["seconds"] / 60, 2),
-        "tokens/s": round(median(line["tokens_per_second"] for line in losses)),
-    }
-    peak = last.get("peak_memory_gib")
-    return row | ({"memory_gib": round(peak, 1)} if peak else {})
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+_SAME_WORK = 0.02  # runs end with the step that passes the work asked for
 
 
 def compare(
@@ -127,6 +20,8 @@ def compare(
     *,
     expected: Sequence[str] = (),
     targets: Mapping[str, Mapping[str, float]] | None = None,
+    trunk: str = "",
+    trunks: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Make all tables; a way with several seeds is their mean, with the lowest and highest.
 
@@ -134,42 +29,97 @@ def compare(
         entries: what was read.
         expected: ways that a whole comparison has.
         targets: task -> split -> share of the ceiling that is aimed at.
+        trunk: whose runs are compared; may be empty where all runs have the same.
+        trunks: that a whole comparison has; see ``unimm.evaluation.comparison_scaling``.
 
     Returns:
-        Tables of rows by way (``tasks`` by task): ``worldeval``, ``tasks``, ``share_of_ceiling``,
-        ``stories``, ``distribution``, ``training``, ``drawing``, ``price_of_joint``; ``runs``,
-        every seed for itself; ``missing``, what was not measured; ``short``, what falls short of
-        the targets.
+        ``trunk``; tables of rows by way (``tasks`` by task): ``worldeval``, ``tasks``,
+        ``share_of_ceiling``, ``stories``, ``distribution``, ``training``, ``drawing``,
+        ``price_of_joint``; ``runs``, every seed of every trunk for itself; ``missing``, what was
+        not measured; ``unequal``, why rows may not be compared; ``short``, what falls short of the
+        targets.
+
+    Raises:
+        ValueError: no run has the trunk, or runs have several and none is named.
     """
-    ways: dict[str, list[Entry]] = {}
-    for entry in entries:
-        ways.setdefault(entry.way, []).append(entry)
-    order = [way for way in expected if way in ways]
-    ways = {way: ways[way] for way in [*order, *(x for x in ways if x not in expected)]}
+    chosen = of_trunk(entries, trunk)
+    ways = by_way(chosen, expected)
     shares = _tasks(ways, lambda rows: round(mean(map(share_of_ceiling, rows)), 3))
     return {
-        "worldeval": _filled(ways, _worldeval_row),
+        "trunk": chosen[0].trunk,
+        "worldeval": _filled(ways, worldeval_row),
         "tasks": _tasks(ways, told),
         "share_of_ceiling": shares,
         "stories": _filled(ways, _story_row),
         "distribution": _filled(ways, _distribution_row),
-        "training": _filled(ways, lambda group: _mean_row([x.training for x in group])),
-        "drawing": _filled(ways, lambda group: _mean_row([x.drawing for x in group])),
+        "training": _filled(ways, lambda group: mean_row([x.training for x in group])),
+        "drawing": _filled(ways, lambda group: mean_row([x.drawing for x in group])),
         "price_of_joint": _price(ways),
         "runs": [_run_row(entry) for entry in entries],
-        "missing": find_missing(entries, expected),
+        "missing": find_missing(entries, expected, trunk=chosen[0].trunk, trunks=trunks),
+        "unequal": find_unequal(entries),
         "short": find_short(shares, targets or {}),
     }
 
 
-def find_missing(entries: Sequence[Entry], expected: Sequence[str]) -> list[str]:
-    """Name what a whole comparison would have, in words."""
-    lines = [f"{way}: no run" for way in expected if way not in {x.way for x in entries}]
+def by_way(entries: Sequence[Entry], expected: Sequence[str] = ()) -> dict[str, list[Entry]]:
+    """Runs of each way, expected ones first; unfinished runs only where a way has no other."""
+    ways: dict[str, list[Entry]] = {}
     for entry in entries:
-        if entry.lacking:
-            lines.append(f"{entry.way} (run {entry.run}): no {', '.join(entry.lacking)}")
-        if entry.training["progress"] < 1:
+        ways.setdefault(entry.way, []).append(entry)
+    order = [way for way in expected if way in ways]
+    order += [way for way in ways if way not in expected]
+    return {way: [x for x in ways[way] if x.is_finished] or ways[way] for way in order}
+
+
+def of_trunk(entries: Sequence[Entry], trunk: str) -> list[Entry]:
+    """Runs of one trunk; see ``compare``."""
+    found = sorted({x.trunk for x in entries})
+    chosen = [x for x in entries if x.trunk == trunk or not trunk]
+    if not chosen or (not trunk and len(found) > 1):
+        wanted = f"no run has a trunk of {trunk}" if trunk else "runs have several trunks"
+        raise ValueError(f"{wanted}: choose one of {', '.join(found)} as trunk")
+    return chosen
+
+
+def find_missing(
+    entries: Sequence[Entry], expected: Sequence[str], *, trunk: str, trunks: Sequence[str] = ()
+) -> list[str]:
+    """Name what a whole comparison would have, in words."""
+    there = {(x.way, x.trunk) for x in entries}
+    lines = [f"{way}: no run" for way in expected if (way, trunk) not in there]
+    alone = [way for way in expected if not way.startswith(JOINT)]
+    for other in trunks:
+        absent = [way for way in alone if other != trunk and (way, other) not in there]
+        lines += [f"{other}: no run of {', '.join(absent)}"] if absent else []
+    for entry in entries:
+        measures = ("worldeval", "stories", "drawing")[: 3 if entry.trunk == trunk else 1]
+        lacking = [name for name in measures if not getattr(entry, name)]
+        if lacking:
+            lines.append(f"{entry.way} (run {entry.run}): no {', '.join(lacking)}")
+        if not entry.is_finished:
             lines.append(f"{entry.way} (run {entry.run}): {entry.training['progress']:.0%} trained")
+    return lines
+
+
+def find_unequal(entries: Sequence[Entry]) -> list[str]:
+    """Name in words what differs between runs and should not: work, image tokenizer."""
+    num_ways = Counter(x.run for x in entries)
+    lines: list[str] = []
+    work = {
+        x.run: x.training["petaflops"] / num_ways[x.run] for x in entries if x.is_finished
+    }  # a way; a joint model shares its work
+    if work and max(work.values()) > min(work.values()) * (1 + _SAME_WORK):
+        low, high = min(work, key=work.__getitem__), max(work, key=work.__getitem__)
+        lines.append(f"work: {work[low]:.4g} petaflops a way in {low}, {work[high]:.4g} in {high}")
+    tokenizers: dict[str, list[str]] = {}
+    for entry in entries:
+        facts = entry.worldeval.get("facts", {}).get("generator", {})
+        if "image_tokenizer" in facts:
+            tokenizers.setdefault(facts["image_tokenizer"], []).append(entry.run)
+    if len(tokenizers) > 1:
+        sides = [f"{', '.join(sorted({*runs}))}: {name[:8]}" for name, runs in tokenizers.items()]
+        lines.append(f"image tokenizers: {'; '.join(sides)}")
     return lines
 
 
@@ -190,10 +140,15 @@ def share_of_ceiling(row: Mapping[str, Any]) -> float:
     return row["score"]["value"] / max(row[CEILING_AFTER]["value"], 1e-9)
 
 
-def told(rows: Sequence[Mapping[str, Any]], *, field: str = "score") -> str:
+def mean_rate(rows: Sequence[Mapping[str, Any]], *, field: str = "score") -> dict[str, float]:
     """Mean over seeds with the mean of their 95 % intervals."""
-    value, low, high = (mean(row[field][x] for row in rows) for x in ("value", "low", "high"))
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    return {x: mean(row[field][x] for row in rows) for x in ("value", "low", "high")}
+
+
+def told(rows: Sequence[Mapping[str, Any]], *, field: str = "score") -> str:
+    """``mean_rate`` as a cell of a table."""
+    rate = mean_rate(rows, field=field)
+    return f"{rate['value']:.3f} [{rate['low']:.3f}, {rate['high']:.3f}]"
 
 
 def _filled(ways: Mapping[str, list[Entry]], make: Callable[[list[Entry]], Row]) -> Table:
@@ -201,7 +156,8 @@ def _filled(ways: Mapping[str, list[Entry]], make: Callable[[list[Entry]], Row])
     return {way: row for way, row in rows.items() if row}
 
 
-def _worldeval_row(group: list[Entry]) -> Row:
+def worldeval_row(group: Sequence[Entry]) -> Row:
+    """Mean score of each split over seeds, its share of the ceiling, lowest and highest seed."""
     scored = [x.worldeval["splits"] for x in group if x.worldeval]
     row: Row = {}
     for split in dict.fromkeys(split for splits in scored for split in splits):
@@ -254,7 +210,8 @@ def _distribution_row(group: list[Entry]) -> Row:
     return found
 
 
-def _mean_row(rows: Sequence[Row]) -> Row:
+def mean_row(rows: Sequence[Row]) -> Row:
+    """Mean of each column over the rows that have it."""
     rows = [row for row in rows if row]
     names = dict.fromkeys(name for row in rows for name in row)
     found = {name: [row[name] for row in rows if row.get(name) is not None] for name in names}
@@ -269,13 +226,28 @@ def _price(ways: Mapping[str, list[Entry]]) -> Table:
     """What one model for all ways loses against one of each: differences of the means."""
     table: Table = {}
     for way, group in ways.items():
-        joint = ways.get(f"joint, {way}", [])
+        joint = ways.get(f"{JOINT}{way}", [])
         pair = [[x.worldeval["splits"] for x in y if x.worldeval] for y in (group, joint)]
         for split in dict.fromkeys(s for x in pair[0] for s in x) if all(pair) else ():
-            alone, shared = (mean(x[split][MEAN]["score"]["value"] for x in y) for y in pair)
-            row = {"alone": round(alone, 3), "joint": round(shared, 3)}
-            table[f"{way}, {split}"] = row | {"lower by": round(alone - shared, 3)}
+            alone, shared = (mean_rate([x[split][MEAN] for x in y]) for y in pair)
+            table[f"{way}, {split}"] = {
+                "alone": round(alone["value"], 3),
+                "joint": round(shared["value"], 3),
+                "lower by": difference(alone, shared),
+            }
     return table
+
+
+def difference(one: Mapping[str, float], other: Mapping[str, float]) -> str:
+    """``one`` minus ``other`` with its 95 % interval: Newcombe (1998), method 10.
+
+    The distances of either end add up as squares. Both were asked the same prompts, which makes
+    the true interval narrower.
+    """
+    value = one["value"] - other["value"]
+    down = math.hypot(one["value"] - one["low"], other["high"] - other["value"])
+    up = math.hypot(one["high"] - one["value"], other["value"] - other["low"])
+    return f"{value:.3f} [{value - down:.3f}, {value + up:.3f}]"
 
 
 def _run_row(entry: Entry) -> Row:
@@ -284,6 +256,7 @@ def _run_row(entry: Entry) -> Row:
     return {
         "way": entry.way,
         "run": entry.run,
+        "trunk": entry.trunk,
         "seed": entry.seed,
         "training": entry.training,
         "worldeval": means,

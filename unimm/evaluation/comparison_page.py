@@ -7,12 +7,13 @@ from typing import Any
 from PIL import Image
 
 from unimm.data.world.render import Renderer
-from unimm.evaluation.comparison import Entry
+from unimm.evaluation.comparison_entries import Entry
+from unimm.evaluation.comparison_scaling import scaling_chart
 from unimm.evaluation.picture_folder import PictureFolder
 from unimm.evaluation.picture_references import true_scenes
 from unimm.evaluation.picture_requests import PictureRequest, read_requests
 from unimm.evaluation.pictures import render_pictures
-from unimm.evaluation.report_parts import embed, html_document, plain_table, say_facts
+from unimm.evaluation.report_parts import embed, embed_chart, html_document, plain_table, say_facts
 
 ASKED = "asked for"
 _HEADINGS = {
@@ -23,6 +24,7 @@ _HEADINGS = {
     "share_of_ceiling": ("Share of the ceiling", "score over true renders through the tokenizer"),
     "short": ("Short of the target", "shares of the ceiling below what was aimed at"),
     "distribution": ("Pictures as a set", "distance to real ones, named by the features"),
+    "scaling": ("Sizes of the trunk", "equal work; losses and scores of finished runs"),
     "training": ("Training", "a joint model's row says what all its ways took together"),
     "drawing": ("Drawing", "steps of the trunk one after another, evaluations of a head"),
 }
@@ -41,22 +43,23 @@ def comparison_page(
     Returns:
         HTML that needs no other file.
     """
-    missing = "".join(f"<li>{html.escape(line)}</li>" for line in figures["missing"])
-    absent = f'<h2>Missing</h2><section class="sheet"><ul>{missing}</ul></section>'
+    chart = {"scaling": embed_chart(scaling_chart(figures), "losses by work, scores by size")}
     sections = [
         f"<h2>{title}<small>{html.escape(note)}</small></h2>"
-        f'<section class="sheet">{plain_table(figures[name])}</section>'
+        f'<section class="sheet">{chart.get(name, "")}{plain_table(figures[name])}</section>'
         for name, (title, note) in _HEADINGS.items()
         if figures[name]
     ]
     title = "Ways to draw, side by side"
+    runs = {x["run"] for x in figures["runs"] if x["trunk"] == figures["trunk"]}
     body = (
-        f"<header><h1>{title}</h1><p>one trunk, one data set, one image tokenizer, equal counted "
-        f"work; {len({x['run'] for x in figures['runs']})} runs</p></header>"
+        f"<header><h1>{title}</h1><p>one trunk ({figures['trunk']}), one data set, one image "
+        f"tokenizer, equal counted work; {len(runs)} runs</p></header>"
         f"{sections[0] if sections else ''}"
         f"<h2>Same prompts, same seeds<small>the first prompt of each task</small></h2>"
         f'<section class="sheet">{_grid(grid)}</section>'
-        f"{''.join(sections[1:])}{absent if missing else ''}"
+        f"{''.join(sections[1:])}{_list('Not equal', figures['unequal'])}"
+        f"{_list('Missing', figures['missing'])}"
         f"<footer>{say_facts(facts)}</footer>"
     )
     return html_document(title, body)
@@ -93,6 +96,11 @@ def picture_rows(
                 pictures[way] = Image.open(path).convert("RGB")
         rows.append((f"{request.prompt} ({request.split})", pictures))
     return rows
+
+
+def _list(title: str, lines: Sequence[str]) -> str:
+    items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+    return f'<h2>{title}</h2><section class="sheet"><ul>{items}</ul></section>' if lines else ""
 
 
 def _grid(rows: Sequence[tuple[str, Mapping[str, Image.Image]]]) -> str:

@@ -101,6 +101,12 @@ def embed(picture: Image.Image, alt: str) -> str:
     return f'<img src="data:image/webp;base64,{data}" alt="{html.escape(alt)}">'
 
 
+def embed_chart(svg: str, alt: str) -> str:
+    """An SVG file as part of the page; an empty one is nothing."""
+    data = base64.b64encode(svg.encode("utf-8")).decode("ascii")
+    return f'<img src="data:image/svg+xml;base64,{data}" alt="{html.escape(alt)}">' if svg else ""
+
+
 def say_facts(facts: Mapping[str, Any]) -> str:
     """All that makes the run again, as it is."""
     return f"<pre>{html.escape(json.dumps(facts, indent=1, ensure_ascii=False))}</pre>"

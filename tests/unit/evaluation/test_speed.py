@@ -9,7 +9,7 @@ from pipelines import tiny_pipeline
 
 from unimm.evaluation.ceilings import Ceilings, measure_ceilings
 from unimm.evaluation.drawing_cost import Cost, context_cost, count_work
-from unimm.evaluation.line_chart import line_chart
+from unimm.evaluation.line_chart import chart_grid, line_chart
 from unimm.evaluation.random_models import SIZES, random_pipeline
 from unimm.evaluation.roofline import count_matrices, least_seconds
 from unimm.nn.sampling import SamplingConfig
@@ -119,4 +119,28 @@ def test_charts_show_every_point_in_order():
     words = {text.text for text in root.iter(f"{space}text")}
     assert {"a & b", "c", "t", "x", "y", "1", "8", "64"} <= words
     with pytest.raises(ValueError, match="positive"):
+        line_chart({"a": [(1.0, 0.0)]}, title="t", x_label="x", y_label="y")
+    with pytest.raises(ValueError, match="positive"):
         line_chart({"a": [(0.0, 1.0)]}, title="t", x_label="x", y_label="y")
+
+
+def test_a_chart_of_shares_begins_at_nought_and_many_points_have_round_marks():
+    line = [(1.0 + number, 0.001 * number) for number in range(300)]
+    root = ElementTree.fromstring(
+        line_chart({"a": line}, title="t", x_label="x", y_label="y", is_share=True)
+    )
+    words = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert words[3:10] == ["0", "0.1", "0.2", "0.3", "1", "2", "5"]
+    [curve] = root.findall("{*}polyline")
+    points = [[*map(float, x.split(","))] for x in curve.attrib["points"].split()]
+    (x0, y0), (x1, y1), (x2, y2) = points[0], points[100], points[200]
+    assert y0 - y1 == pytest.approx(y1 - y2, abs=0.2) and x1 - x0 > x2 - x1
+
+
+def test_charts_stand_in_rows():
+    chart = line_chart({"a": [(1.0, 2.4), (2.0, 6.9)]}, title="t", x_label="x", y_label="y")
+    assert all(f">{tick}<" in chart for tick in (2, 3, 4, 5, 6, 8))  # fine enough for a loss
+    root = ElementTree.fromstring(chart_grid([chart] * 3, columns=2))
+    places = [(x.attrib["x"], x.attrib["y"]) for x in root.findall("{*}svg")]
+    assert places == [("0", "0"), ("640", "0"), ("0", "380")]
+    assert root.attrib["viewBox"] == "0 0 1280 760"
