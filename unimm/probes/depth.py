@@ -206,7 +206,10 @@ class DepthConfig(ProbeConfig):
         maps = self._maps(bench, bench.data.test.pixels[:_NUM_SHOWN], specs)
         (output,) = predict_dense(bench, head, maps)
         low, high = bench.data.depth_range
-        return [depth_picture(x, low, high) for x in self._depth(bench, output)]
+        depth = self._depth(bench, output)
+        # Nobody taught the head, or judges it, where there is no depth: the sky is shown as far.
+        there = bench.data.test.need("has_depth")[:_NUM_SHOWN].to(depth.device)
+        return [depth_picture(x, low, high) for x in torch.where(there, depth, high)]
 
     def _plot(self, bench: Bench, shown: list[tuple[str, list[Any]]]) -> Any:
         part, (low, high) = bench.data.test, bench.data.depth_range
