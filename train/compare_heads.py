@@ -31,7 +31,7 @@ class HeadsConfig:
     validation: str
     """The same of unseen documents."""
     heads: dict[str, DenoiserConfig]
-    """Name -> head; their patches must be the model's."""
+    """Name -> head; their patches are the model's."""
     output: str = "runs/heads"
     """Where the states are kept."""
     ledger: str = ""

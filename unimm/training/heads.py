@@ -5,11 +5,12 @@ Legend: ``M`` pictures, ``n`` patches, ``D`` width of the trunk, ``C h w`` laten
 """
 
 import json
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,11 @@ class States:
 
     told: Tensor
     latents: Tensor
+
+    @property
+    def patch_size(self) -> int:
+        """Side of the patches that the trunk's queries stand for."""
+        return math.isqrt(self.latents[0, 0].numel() // self.told.shape[1])
 
 
 @torch.no_grad()
@@ -128,7 +134,7 @@ def train_head(
 
     Args:
         path: of the states, sets ``train`` and ``validation``.
-        config: of the head.
+        config: of the head; its patches are those of the trunk's queries, whatever it says.
         budget: the same for all.
         device: where it trains.
 
@@ -140,7 +146,9 @@ def train_head(
     generator = torch.Generator(device).manual_seed(budget.seed)
     torch.manual_seed(budget.seed)  # of this head's own process
     denoiser = Denoiser(
-        config, latent_dim=states.latents.shape[1], context_dim=states.told.shape[-1]
+        replace(config, patch_size=states.patch_size),
+        latent_dim=states.latents.shape[1],
+        context_dim=states.told.shape[-1],
     ).to(device)
     if device.type == "cuda":  # eager, a step waits for the launches of its many small kernels
         for block in denoiser.blocks:

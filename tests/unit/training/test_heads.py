@@ -65,7 +65,7 @@ def test_states_are_what_the_objective_would_be_told(tmp_path, path):
 def test_heads_learn_and_the_same_budget_gives_the_same_figures(path):
     heads = {
         "zero": DenoiserConfig(dim=16, depth=1, num_heads=2),
-        "again": DenoiserConfig(dim=16, depth=1, num_heads=2),
+        "again": DenoiserConfig(dim=16, depth=1, num_heads=2, patch_size=2),  # the trunk says 1
         "crosswise": DenoiserConfig(dim=16, depth=1, num_heads=2, conditioning="cross_attn"),
     }
     figures = compare_heads(path, heads, BUDGET, device=torch.device("cpu"), num_processes=0)
