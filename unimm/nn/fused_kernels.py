@@ -300,10 +300,12 @@ def add_product_kernel(
 
 
 @triton.jit
-def gated_kernel(gate, up, out, count, block: tl.constexpr):
-    """``silu(gate) * up``."""
-    at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
-    is_in = at < count
-    left = tl.load(gate + at, mask=is_in).to(tl.float32)
-    right = tl.load(up + at, mask=is_in).to(tl.float32)
-    tl.store(out + at, (left * tl.sigmoid(left) * right).to(out.dtype.element_ty), mask=is_in)
+def gated_kernel(gate, up, out, num_outputs, gate_stride, up_stride, block: tl.constexpr):
+    """``silu(gate) * up``; programs are ``(T, blocks of outputs)``."""
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.program_id(1) * block + tl.arange(0, block)
+    is_in = at < num_outputs
+    left = tl.load(gate + row * gate_stride + at, mask=is_in).to(tl.float32)
+    right = tl.load(up + row * up_stride + at, mask=is_in).to(tl.float32)
+    found = (left * tl.sigmoid(left) * right).to(out.dtype.element_ty)
+    tl.store(out + row * num_outputs + at, found, mask=is_in)

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.utils._triton import has_triton_package
 
+from unimm.nn.adjacent import products
 from unimm.nn.attention import attend
 from unimm.nn.kv_cache import CacheView
 from unimm.nn.transformer import Attention, Backbone, DecoderLayer, RMSNorm
@@ -79,9 +79,11 @@ def _layer(
         return _add_product_few("down", x, _gate_few(layer, x), mlp.down_proj.weight)
     x = torch.addmm(x, mixed, attention.o_proj.weight.t())
     normed = layer.post_attention_layernorm(x)
-    gate, up = functional.linear(normed, mlp.gate_proj.weight), mlp.up_proj(normed)
-    hidden = torch.empty_like(gate)
-    _kernels().gated_kernel[(-(-gate.numel() // 1024),)](gate, up, hidden, gate.numel(), block=1024)
+    gate, up = products(normed, (mlp.gate_proj.weight, mlp.up_proj.weight))
+    hidden = torch.empty_like(gate, memory_format=torch.contiguous_format)
+    _kernels().gated_kernel[(len(x), -(-hidden.shape[1] // 1024))](
+        gate, up, hidden, hidden.shape[1], gate.stride(0), up.stride(0), block=1024
+    )
     return torch.addmm(x, hidden, mlp.down_proj.weight.t())
 
 
@@ -111,7 +113,9 @@ Projected = tuple[Tensor, Tensor, Tensor]
 
 def _project(layer: DecoderLayer, x: Tensor) -> Projected:
     normed, attention = layer.input_layernorm(x), layer.self_attn
-    return attention.q_proj(normed), attention.k_proj(normed), attention.v_proj(normed)
+    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+    query, key, value = products(normed, [module.weight for module in projections])
+    return query, key, value
 
 
 def _project_few(layer: DecoderLayer, x: Tensor) -> Projected:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from unimm.nn.adjacent import lay_together
 from unimm.nn.attention import Visibility, attend
 from unimm.nn.kv_cache import CacheView
 from unimm.nn.linear import Linear
@@ -169,6 +170,14 @@ class Backbone(nn.Module):
             is_output = name.endswith(("o_proj.weight", "down_proj.weight"))
             std = 0.02 / (2 * self.config.depth) ** 0.5 if is_output else 0.02
             nn.init.normal_(parameter, std=std)
+
+    def lay_together(self) -> None:
+        """Move matrices that read the same behind each other, for steps that take them as one."""
+        for layer in self.layers:
+            assert isinstance(layer, DecoderLayer)
+            attention, mlp = layer.self_attn, layer.mlp
+            lay_together((attention.q_proj, attention.k_proj, attention.v_proj))
+            lay_together((mlp.gate_proj, mlp.up_proj))
 
     def forward(
         self,

@@ -1,0 +1,54 @@
+import copy
+
+import torch
+from torch.nn import functional
+
+from unimm.nn.adjacent import _joined, lay_together, products
+from unimm.nn.linear import Linear
+from unimm.nn.transformer import Backbone, BackboneConfig, DecoderLayer
+
+
+def layers():
+    torch.manual_seed(0)
+    return [Linear(8, 12), Linear(8, 4), Linear(8, 4)]
+
+
+def test_weights_that_lie_together_are_one_product_with_the_same_results():
+    modules, x = layers(), torch.randn(5, 3, 8)
+    weights = [module.weight for module in modules]
+    before = [weight.detach().clone() for weight in weights]
+    assert _joined(weights) is None
+    apart = products(x, weights)
+    lay_together(modules)
+    joined = _joined(weights)
+    assert joined is not None and torch.equal(joined, torch.cat(before))
+    assert [module.weight for module in modules] == weights  # still the same parameters
+    for found, other, weight in zip(products(x, weights), apart, before, strict=True):
+        torch.testing.assert_close(found, other)
+        torch.testing.assert_close(found, functional.linear(x, weight))
+
+
+def test_what_was_moved_apart_is_multiplied_apart():
+    modules = layers()
+    lay_together(modules)
+    a, b, c = (module.weight for module in modules)
+    assert _joined([a, c]) is None and _joined([b, a]) is None
+    assert _joined([b, c]) is not None
+    modules[1].double()
+    assert _joined([a, modules[1].weight, c]) is None
+    copied = copy.deepcopy(modules[2])
+    assert _joined([b, copied.weight]) is None
+
+
+def test_a_trunk_that_lies_together_computes_and_saves_the_same():
+    config = BackboneConfig(dim=32, depth=2, num_heads=4, num_kv_heads=2, ffn_dim=48)
+    backbone = Backbone(config).eval()
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    backbone.lay_together()
+    after = backbone.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    layer = backbone.layers[1]
+    assert isinstance(layer, DecoderLayer)
+    attention = layer.self_attn
+    weights = [m.weight for m in (attention.q_proj, attention.k_proj, attention.v_proj)]
+    assert _joined(weights) is not None
