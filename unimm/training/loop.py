@@ -94,6 +94,8 @@ def _run(config: TrainConfig, device: torch.device, *, draw: Finish, save: Finis
     ):
         if step == 0:
             log.write(0, describe(parts), progress=0.0)
+        if config.engine.compile:
+            logger.info("compiling in the first step: half a minute to some minutes, silently")
         progress = max(clock.progress(step), clock.share_of_work(flops))
         while progress < 1.0:
             watchdog.enter(step, "load")
@@ -123,6 +125,7 @@ def _run(config: TrainConfig, device: torch.device, *, draw: Finish, save: Finis
             if step == first_step + 1:
                 _wait(device)
                 clock.mark_warm()
+                logger.info("first step done %d s after the start", clock.warm_seconds)
 
             is_last = progress >= 1.0
             is_saved = is_last or agreed.is_stopped or _is_due(step, every.save_every)
