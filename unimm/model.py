@@ -160,7 +160,7 @@ class UniMM(nn.Module):
     def embed_codes(self, code_ids: Tensor) -> Tensor:
         """Embed context codes ``(...)`` to ``(..., D)``; ``NULL_CODE`` is the null picture."""
         null = self.spec.codebook_size
-        return self.code_embedding(code_ids.masked_fill(code_ids == NULL_CODE, null))
+        return self.code_embedding(torch.where(code_ids == NULL_CODE, null, code_ids))
 
     def embed_inputs(self, input_ids: Tensor, code_ids: Tensor) -> Tensor:
         """Embed text ids, and codes where there are any: ``(B, L)`` twice to ``(B, L, D)``."""

@@ -318,7 +318,7 @@ class Engine:
             last,
             generators=[self.generators[d] for d in documents],
             sampling=sampling,
-            embed_codes=self.model.embed_codes,
+            embed_codes=self.model.code_embedding,  # what is drawn is no null picture
             watch=watch,
         )
         try:

@@ -21,8 +21,6 @@ from unimm.objectives.base import Chain
 
 BUCKET = 256
 """Cache lengths are rounded up to this many positions: one graph serves all steps of a bucket."""
-_KEPT_SHARE = 8
-"""A cache is kept if it takes no more than one part in this many of the device's memory."""
 
 
 class StepGraphs:
@@ -202,14 +200,21 @@ def take_workspace(model: UniMM, *, num_rows: int, capacity: int) -> Workspace:
 
 
 def keep_workspace(model: UniMM, workspace: Workspace) -> None:
-    """Keep a cache for the model's next call, where that pays."""
-    if _is_kept(workspace.cache):
+    """Keep a cache for the model's next call, where that pays.
+
+    A model in training needs its memory back at once.
+    """
+    is_trained = any(x.requires_grad for x in model.parameters())
+    if not is_trained and _is_kept(workspace.cache):
         _kept[model] = workspace
 
 
 def _is_kept(cache: KVCache) -> bool:
-    """Nothing is recorded on a CPU; and a very large cache should make room for other things."""
-    if not cache.keys.is_cuda:
+    """Nothing is recorded on a CPU; and as much again must stay free for other things."""
+    device = cache.keys.device
+    if device.type != "cuda":
         return False
-    most = torch.cuda.mem_get_info(cache.keys.device)[1] // _KEPT_SHARE
-    return cache.keys.nbytes + cache.values.nbytes <= most
+    # What PyTorch holds without using it is free, too.
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    free = torch.cuda.mem_get_info(device)[0] + held
+    return cache.keys.nbytes + cache.values.nbytes <= free

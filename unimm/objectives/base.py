@@ -198,7 +198,7 @@ class Objective(nn.Module, Generic[D]):
             last: hidden state of ``<boi>``, ``(G B, D)``, conditional branch first.
             generators: one a document.
             sampling: temperature, top-k, top-p, guidance: a branch for each of its ``scales``.
-            embed_codes: the trunk's embedding of context codes, ``(...)`` to ``(..., D)``.
+            embed_codes: the trunk's embedding of the codebook's codes, ``(...)`` to ``(..., D)``.
             watch: told of progress, for those who want to see pictures come into being.
 
         Yields:
