@@ -59,12 +59,12 @@ def test_recorded_chains_draw_the_same_codes(recordings, batch_size, guidance, o
     with unrecorded():
         expected = [codes(pipeline, [""] * batch_size, **x, **options) for x in (first, second)]
     assert not recordings and expected[0] != expected[1]
-    for _ in range(2):  # another prompt in between, too: nothing of a picture stays behind
+    for _ in range(2):  # another picture in between, too: nothing of it stays behind
         found = [codes(pipeline, [""] * batch_size, **x, **options) for x in (first, second)]
         assert found == expected
     chains = [x for x in recordings if not x.outputs]
-    # One recording up to the bucket's end and one behind it; the first block of each ran itself.
-    assert len(chains) == 2 and sum(x.count for x in chains) == 4 * 16 - 2
+    # For each sampling one up to the bucket's end and one behind it; their first blocks run before.
+    assert len(chains) == 4 and sum(x.count for x in chains) == 4 * 16 - 4
 
 
 def test_documents_in_different_phases_draw_the_same_codes(recordings):
