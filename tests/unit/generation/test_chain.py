@@ -55,7 +55,10 @@ def codes(pipeline: Any, prompts: list[Any], **options: Any) -> list[list[Any]]:
 def test_recorded_chains_draw_the_same_codes(recordings, batch_size, guidance, options):
     pipeline = tiny_pipeline(seed=2)  # its greedy pictures depend on the prompt
     options = options | {"guidance_scale": guidance, "image_guidance_scale": 1.0}
-    first, second = ({"page_texts": [[text]] * batch_size} for text in ("she finds", "a red fox"))
+    first, second = (
+        {"page_texts": [[text]] * batch_size, "top_p": top_p}
+        for text, top_p in (("she finds", 1.0), ("a red fox", 0.4))
+    )
     with unrecorded():
         expected = [codes(pipeline, [""] * batch_size, **x, **options) for x in (first, second)]
     assert not recordings and expected[0] != expected[1]
