@@ -110,29 +110,29 @@ class Recorder:
             state: its arguments, each in memory of its own; they hold the result.
             after: told of every call when it was launched.
         """
-        done = 0
-        if _can_record(state[0]):
-            key = _key_of(key, state)
-            if key not in self._seen:
-                self._seen.add(key)
+        if not _can_record(state[0]):
+            for _ in range(times):
                 function(*state)
                 after()
-                done = 1
-            if done < times:
-                if key not in self._graphs:
-                    self._graphs[key] = self._record(lambda *given: function(*given) or (), state)
-                found = self._graphs[key]
-                for buffer, given in zip(found.inputs, state, strict=True):
-                    buffer.copy_(given)
-                for _ in range(done, times):
-                    found.graph.replay()
-                    after()
-                for buffer, given in zip(found.inputs, state, strict=True):
-                    given.copy_(buffer)
             return
-        for _ in range(times):
+        key = _key_of(key, state)
+        if key not in self._seen:  # run itself, it warms its kernels up
+            self._seen.add(key)
             function(*state)
             after()
+            times -= 1
+        if times == 0:
+            return
+        if key not in self._graphs:
+            self._graphs[key] = self._record(lambda *given: function(*given) or (), state)
+        found = self._graphs[key]
+        for buffer, given in zip(found.inputs, state, strict=True):
+            buffer.copy_(given)
+        for _ in range(times):
+            found.graph.replay()
+            after()
+        for buffer, given in zip(found.inputs, state, strict=True):
+            given.copy_(buffer)
 
     def _record(
         self, function: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, ...]
