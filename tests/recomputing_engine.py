@@ -7,6 +7,7 @@ from torch import Tensor
 
 from unimm.generation.engine import Engine
 from unimm.nn.attention import Visibility
+from unimm.objectives.base import Chain
 
 
 class RecomputingEngine(Engine):
@@ -58,3 +59,12 @@ class RecomputingEngine(Engine):
             )
             found.append(hidden[0, -count:])
         return torch.stack(found)
+
+    def _run_chain(self, rows: list[int], chain: Chain, positions: Tensor) -> Tensor:
+        last = chain.last
+        for i in range(positions.shape[1]):
+            x = chain.follow(last, torch.tensor([i]), *chain.state)
+            x = x.repeat(len(rows) // len(x), 1, 1)
+            last = self._run(rows, x, positions[:, i : i + 1], is_causal=True)[:, 0]
+            self.cache.advance(rows, [1] * len(rows))
+        return last[:, None]

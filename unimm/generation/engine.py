@@ -26,7 +26,7 @@ from unimm.generation.picture_context import context_steps, picture_lengths
 from unimm.model import UniMM
 from unimm.nn.attention import Visibility
 from unimm.nn.sampling import SamplingConfig
-from unimm.objectives.base import Block, Watch
+from unimm.objectives.base import Chain, Watch
 
 
 class _Drawn(NamedTuple):
@@ -192,6 +192,15 @@ class Engine:
             self._on_step(x.shape[1])
         return hidden
 
+    def _run_chain(self, rows: list[int], chain: Chain, positions: Tensor) -> Tensor:
+        """Run a chain's blocks at ``positions (R, n, 3)``; gives the last hidden state."""
+
+        def count() -> None:
+            if self._on_step:
+                self._on_step(1)
+
+        return self._workspace.graphs.run_chain(rows, chain, positions, on_block=count)
+
     def _prefill(self, documents: Sequence[Document]) -> Tensor:
         """Run the training forward over what stands already, filling the cache."""
         layouts = self._layouts(documents)
@@ -206,16 +215,17 @@ class Engine:
         self.cursors = ends[: self.num_documents]
         batch = batch.to(self.device)
         rows = self._rows(range(len(self.branches)))
-        view = self.cache.view(rows, max(lengths), is_causal=True)
-        visible = attention_rule(batch)
-        if self._evictor:
-            visible = visible & self._evictor.begin(layouts, self.num_documents).to(self.device)
-        hidden = self.model.backbone(
-            self.model.embed_inputs(batch.input_ids, batch.code_ids),
-            batch.position_ids,
-            Visibility(dense=visible[:, None]),
-            view,
-        )
+        evicted = self._evictor and self._evictor.begin(layouts, self.num_documents)
+        x = self.model.embed_inputs(batch.input_ids, batch.code_ids)
+        if max(lengths) == 1:  # <bos> alone, before most single pictures: a step worth recording
+            hidden = self._workspace.graphs.run(rows, x, batch.position_ids, is_causal=True)
+        else:
+            view = self.cache.view(rows, max(lengths), is_causal=True)
+            visible = attention_rule(batch)
+            if evicted is not None:
+                visible = visible & evicted.to(self.device)
+            seen = Visibility(dense=visible[:, None])
+            hidden = self.model.backbone(x, batch.position_ids, seen, view)
         self.cache.advance(rows, lengths)
         for document in range(self.num_documents if self._evictor else 0):
             assert self._evictor
@@ -300,7 +310,7 @@ class Engine:
         sampling: SamplingConfig,
         watch: Watch | None,
     ) -> ImageTokens:
-        """Drive the objective's sampler block by block."""
+        """Drive the objective's sampler."""
         objective = self.model.objective(self.objective_config.name)
         origins = [self.cursors[d] + 1 for d in documents]
         offset = torch.tensor(origins).to(self.device)[:, None, None]  # (B, 1, 1)
@@ -308,20 +318,20 @@ class Engine:
             last,
             generators=[self.generators[d] for d in documents],
             sampling=sampling,
-            embed_codes=self.model.embed_codes,
+            embed_codes=self.model.code_embedding,  # what is drawn is no null picture
             watch=watch,
         )
         try:
-            block: Block = next(steps)
+            asked = next(steps)
             while True:
-                hidden = self._run(
-                    rows,
-                    block.x.repeat(num_branches, 1, 1),
-                    (block.positions + offset).repeat(num_branches, 1, 1),
-                    is_causal=block.is_causal,
-                )
-                self.cache.advance(rows, [block.keep] * len(rows))
-                block = steps.send(hidden)
+                positions = (asked.positions + offset).repeat(num_branches, 1, 1)
+                if isinstance(asked, Chain):
+                    hidden = self._run_chain(rows, asked, positions)
+                else:
+                    x = asked.x.repeat(num_branches, 1, 1)
+                    hidden = self._run(rows, x, positions, is_causal=asked.is_causal)
+                    self.cache.advance(rows, [asked.keep] * len(rows))
+                asked = steps.send(hidden)
         except StopIteration as stop:
             return cast(ImageTokens, stop.value).map(Tensor.cpu)
 

@@ -5,6 +5,8 @@ as the one before finds the recordings, and the memory that they write to, as it
 """
 
 import weakref
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -15,11 +17,10 @@ from unimm.nn.fused_layers import can_fuse, run_fused
 from unimm.nn.kv_cache import CacheView, KVCache
 from unimm.nn.recorded import Recorder
 from unimm.nn.transformer import Backbone
+from unimm.objectives.base import Chain
 
 BUCKET = 256
 """Cache lengths are rounded up to this many positions: one graph serves all steps of a bucket."""
-_KEPT_SHARE = 8
-"""A cache is kept if it takes no more than one part in this many of the device's memory."""
 
 
 class StepGraphs:
@@ -46,34 +47,100 @@ class StepGraphs:
         Returns:
             ``(R, n, D)``.
         """
-        num_new, cache = x.shape[1], self.cache
-        reach = cache.reach(rows, num_new)
-        # A step that sees all of equally long rows needs no mask, but serves this length only.
-        is_full = cache.is_full(rows, is_causal=is_causal)
-        is_run = rows[-1] - rows[0] == len(rows) - 1
-        rounded = min(-(-reach // BUCKET) * BUCKET, cache.max_length)
-        longest = reach if is_full or not is_run else rounded
-        is_fused = is_run and can_fuse(self.backbone, x)
-
-        def step(x: Tensor, positions: Tensor, lengths: Tensor) -> Tensor:
-            view = CacheView(
-                cache,
-                rows,
-                lengths,
-                num_new=num_new,
-                longest=longest,
-                is_causal=is_causal,
-                is_full=is_full,
-            )
-            if is_fused:
-                return run_fused(self.backbone, x, positions, view)
-            return self.backbone(x, positions, cache=view)
-
-        lengths = cache.lengths_of(rows)
-        if not is_run:
+        kind = self._kind(rows, x.shape[1], is_causal=is_causal)
+        step, lengths = partial(self._step, kind, rows), self.cache.lengths_of(rows)
+        if not kind.is_run:
             return step(x, positions, lengths)
-        key = (rows[0], longest, is_causal, is_full)
-        return self._recorder.run(key, step, x, positions, lengths)
+        return self._recorder.run(kind, step, x, positions, lengths)
+
+    def run_chain(
+        self, rows: list[int], chain: Chain, positions: Tensor, *, on_block: Callable[[], None]
+    ) -> Tensor:
+        """Run a chain's blocks on rows, which keep them.
+
+        Recorded, a block is one launch: what it reads and where it writes, the graph itself moves
+        on. A chain that passes the end of a bucket goes on with another recording.
+
+        Args:
+            rows: of the cache; only neighbouring ones are recorded.
+            chain: for ``B`` documents; ``R`` is ``G B``.
+            positions: of all blocks, ``(R, n, 3)``.
+            on_block: told of every block.
+
+        Returns:
+            Hidden state of the last block, ``(R, 1, D)``.
+        """
+        last = chain.last.clone()
+        at = torch.zeros(1, dtype=torch.int64, device=last.device)
+        rest = positions.shape[1]
+        while rest:
+            kind = self._kind(rows, 1, is_causal=True)
+            count = min(rest, kind.longest - self.cache.reach(rows, 1) + 1)
+            link = partial(self._link, kind, rows, chain.follow)
+            state = (last, at, self.cache.lengths_of(rows), positions, *chain.state)
+            if kind.is_run:
+                self._recorder.repeat((kind, chain.key), link, count, *state, after=on_block)
+            else:
+                link(*state)
+                on_block()
+            self.cache.advance(rows, [count] * len(rows))
+            rest -= count
+        return last[:, None]
+
+    def _link(
+        self,
+        kind: "_Kind",
+        rows: list[int],
+        follow: Callable[..., Tensor],
+        last: Tensor,
+        at: Tensor,
+        lengths: Tensor,
+        positions: Tensor,
+        *state: Tensor,
+    ) -> None:
+        """One block of a chain; moves its tensors on to the next."""
+        x = follow(last, at, *state)  # (B, 1, D)
+        x = x.repeat(len(rows) // len(x), 1, 1)
+        hidden = self._step(kind, rows, x, positions.index_select(1, at), lengths)
+        last.copy_(hidden[:, 0])
+        at.add_(1)
+        lengths.add_(1)
+
+    def _kind(self, rows: list[int], num_new: int, *, is_causal: bool) -> "_Kind":
+        reach = self.cache.reach(rows, num_new)
+        # A step that sees all of equally long rows needs no mask, but serves this length only.
+        is_full = self.cache.is_full(rows, is_causal=is_causal)
+        is_run = rows[-1] - rows[0] == len(rows) - 1
+        rounded = min(-(-reach // BUCKET) * BUCKET, self.cache.max_length)
+        longest = reach if is_full or not is_run else rounded
+        return _Kind(rows[0], num_new, longest, is_causal, is_full, is_run)
+
+    def _step(
+        self, kind: "_Kind", rows: list[int], x: Tensor, positions: Tensor, lengths: Tensor
+    ) -> Tensor:
+        view = CacheView(
+            self.cache,
+            rows,
+            lengths,
+            num_new=kind.num_new,
+            longest=kind.longest,
+            is_causal=kind.is_causal,
+            is_full=kind.is_full,
+        )
+        if kind.is_run and can_fuse(self.backbone, x):
+            return run_fused(self.backbone, x, positions, view)
+        return self.backbone(x, positions, cache=view)
+
+
+class _Kind(NamedTuple):
+    """All that makes a step another function, beside the shapes of its tensors."""
+
+    first_row: int
+    num_new: int
+    longest: int
+    is_causal: bool
+    is_full: bool
+    is_run: bool  # the rows are neighbours
 
 
 class _Shape(NamedTuple):
@@ -113,7 +180,7 @@ def take_workspace(model: UniMM, *, num_rows: int, capacity: int) -> Workspace:
         -(-capacity // BUCKET) * BUCKET if weight.is_cuda else capacity,
         weight.dtype,
         torch.is_inference_mode_enabled(),  # its tensors cannot be written to elsewhere
-        tuple(x.data_ptr() for x in model.backbone.parameters()),
+        tuple(x.data_ptr() for x in model.parameters()),  # chains read the objective's, too
     )
     kept = _kept.pop(model, None)
     if kept is not None and kept.shape == shape:
@@ -133,14 +200,21 @@ def take_workspace(model: UniMM, *, num_rows: int, capacity: int) -> Workspace:
 
 
 def keep_workspace(model: UniMM, workspace: Workspace) -> None:
-    """Keep a cache for the model's next call, where that pays."""
-    if _is_kept(workspace.cache):
+    """Keep a cache for the model's next call, where that pays.
+
+    A model in training needs its memory back at once.
+    """
+    is_trained = any(x.requires_grad for x in model.parameters())
+    if not is_trained and _is_kept(workspace.cache):
         _kept[model] = workspace
 
 
 def _is_kept(cache: KVCache) -> bool:
-    """Nothing is recorded on a CPU; and a very large cache should make room for other things."""
-    if not cache.keys.is_cuda:
+    """Nothing is recorded on a CPU; and as much again must stay free for other things."""
+    device = cache.keys.device
+    if device.type != "cuda":
         return False
-    most = torch.cuda.mem_get_info(cache.keys.device)[1] // _KEPT_SHARE
-    return cache.keys.nbytes + cache.values.nbytes <= most
+    # What PyTorch holds without using it is free, too.
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    free = torch.cuda.mem_get_info(device)[0] + held
+    return cache.keys.nbytes + cache.values.nbytes <= free

@@ -292,7 +292,8 @@ class _Writer:
             groups.setdefault(self._sampling(draft, draft.drawn), []).append(place)
         for sampling, places in groups.items():
             recorder = Recorder(self.plan.num_previews)
-            tokens = self.engine.draw(sampling, places, watch=recorder.watch)
+            watch = recorder.watch if self.plan.num_previews else None
+            tokens = self.engine.draw(sampling, places, watch=watch)
             for i, place in enumerate(places):
                 draft = self.active[place]
                 draft.drawn += 1

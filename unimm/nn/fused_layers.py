@@ -4,6 +4,7 @@ With few rows everything is read-once kernels of our own; with many the library 
 ours do what lies between. Legend as in ``transformer.py``; ``T`` is ``R n``, positions of a step.
 """
 
+from functools import cache
 from math import gcd
 from typing import Any
 
@@ -97,14 +98,21 @@ def _kernels() -> Any:
 def _angles(position_ids: Tensor, width: int, base: float) -> tuple[Tensor, Tensor]:
     """As ``rope_cos_sin``, ``(T, width / 2)`` each."""
     half, count = width // 2, position_ids.shape[0] * position_ids.shape[1]
-    steps = torch.arange(half, device=position_ids.device, dtype=torch.float32)
-    frequencies = base ** (-2.0 * steps / width)
+    frequencies = _frequencies(width, base, position_ids.device)
     cosines = torch.empty(count, half, device=position_ids.device)
     sines = torch.empty_like(cosines)
     _kernels().angles_kernel[(count,)](
         position_ids.contiguous(), frequencies, cosines, sines, half=half, block=half, num_warps=1
     )
     return cosines, sines
+
+
+@cache  # never dropped: recorded steps read it where it lies
+def _frequencies(width: int, base: float, device: torch.device) -> Tensor:
+    """Of the rotary positions, ``(width / 2,)``: four kernels that no step need repeat."""
+    with torch.inference_mode(False), torch.no_grad():
+        steps = torch.arange(width // 2, device=device, dtype=torch.float32)
+        return base ** (-2.0 * steps / width)
 
 
 Projected = tuple[Tensor, Tensor, Tensor]

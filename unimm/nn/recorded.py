@@ -28,6 +28,16 @@ def unrecorded() -> Iterator[None]:
         _is_on = before
 
 
+def _can_record(x: Tensor) -> bool:
+    return _is_on and x.is_cuda  # the CPU has nothing to record with
+
+
+def _key_of(key: Hashable, inputs: tuple[Tensor, ...]) -> Hashable:
+    # Tensors of inference mode cannot be written to outside of it.
+    mode = torch.is_inference_mode_enabled()
+    return (key, mode, *((x.shape, x.dtype) for x in inputs))
+
+
 class _Graph(NamedTuple):
     graph: torch.cuda.CUDAGraph
     inputs: tuple[Tensor, ...]
@@ -67,11 +77,9 @@ class Recorder:
         Returns:
             What it returns, in memory of its own.
         """
-        if not _is_on or inputs[0].device.type != "cuda":  # the CPU has nothing to record with
+        if not _can_record(inputs[0]):
             return function(*inputs)
-        # Tensors of inference mode cannot be written to outside of it.
-        mode = torch.is_inference_mode_enabled()
-        key = (key, mode, *((x.shape, x.dtype) for x in inputs))
+        key = _key_of(key, inputs)
         if key not in self._graphs:
             if key not in self._seen:
                 self._seen.add(key)
@@ -82,6 +90,49 @@ class Recorder:
             buffer.copy_(given)
         found.graph.replay()
         return tuple(x.clone() for x in found.outputs)  # the next call writes over them
+
+    def repeat(
+        self,
+        key: Hashable,
+        function: Callable[..., None],
+        times: int,
+        *state: Tensor,
+        after: Callable[[], None],
+    ) -> None:
+        """Call a function time after time that leaves in its tensors what the next call reads.
+
+        Nothing is copied between the calls: each is one launch.
+
+        Args:
+            key: as in ``run_all``.
+            function: as in ``run_all``, but it writes to its arguments and returns nothing.
+            times: calls.
+            state: its arguments, each in memory of its own; they hold the result.
+            after: told of every call when it was launched.
+        """
+        if not _can_record(state[0]):
+            for _ in range(times):
+                function(*state)
+                after()
+            return
+        key = _key_of(key, state)
+        if key not in self._seen:  # run itself, it warms its kernels up
+            self._seen.add(key)
+            function(*state)
+            after()
+            times -= 1
+        if times == 0:
+            return
+        if key not in self._graphs:
+            self._graphs[key] = self._record(lambda *given: function(*given) or (), state)
+        found = self._graphs[key]
+        for buffer, given in zip(found.inputs, state, strict=True):
+            buffer.copy_(given)
+        for _ in range(times):
+            found.graph.replay()
+            after()
+        for buffer, given in zip(found.inputs, state, strict=True):
+            given.copy_(buffer)
 
     def _record(
         self, function: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, ...]

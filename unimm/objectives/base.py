@@ -4,7 +4,7 @@ A new objective is one file with a config and a module, and one line in the regi
 ``M`` pictures, ``N`` positions read by the objective, ``D`` width, ``G`` guidance branches.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -113,7 +113,33 @@ class Block:
     is_causal: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class Chain:
+    """Blocks of one position each, asked of the engine at once; all of them stay in the cache.
+
+    Each follows from the hidden state before it without the host: on a GPU the engine records
+    ``follow`` and the trunk's step as one graph. So whatever differs from block to block, or from
+    picture to picture, lies in tensors.
+
+    Attributes:
+        last: hidden state ``(G B, D)`` before the first block.
+        positions: ``(B, n, 3)`` int64 of the ``n`` blocks, relative to the picture's first one.
+        follow: ``follow(last, at, *state)`` gives the input ``(B, 1, D)`` of block ``at``, ``(1,)``
+            int64 from 0, from the hidden state ``(G B, D)`` before it. It must not wait for the
+            device; the engine repeats its result for every guidance branch.
+        state: what ``follow`` reads and writes in place, no two elements in one place of memory.
+        key: all else that makes ``follow`` another function: objective, options.
+    """
+
+    last: Tensor
+    positions: Tensor
+    follow: Callable[..., Tensor]
+    state: tuple[Tensor, ...]
+    key: Hashable
+
+
 Steps = Generator[Block, Tensor, ImageTokens]
+Requests = Generator[Block | Chain, Tensor, ImageTokens]
 
 Watch = Callable[[float, Callable[[], ImageTokens]], None]
 """Told while pictures are drawn: the share that is done, and a function that gives the pictures so
@@ -165,18 +191,19 @@ class Objective(nn.Module, Generic[D]):
         sampling: SamplingConfig,
         embed_codes: Callable[[Tensor], Tensor],
         watch: Watch | None = None,
-    ) -> Steps:
+    ) -> Requests:
         """Draw ``B`` pictures, yielding the blocks that the trunk must run.
 
         Args:
             last: hidden state of ``<boi>``, ``(G B, D)``, conditional branch first.
             generators: one a document.
             sampling: temperature, top-k, top-p, guidance: a branch for each of its ``scales``.
-            embed_codes: the trunk's embedding of context codes, ``(...)`` to ``(..., D)``.
-            watch: told of every step, for those who want to see pictures come into being.
+            embed_codes: the trunk's embedding of the codebook's codes, ``(...)`` to ``(..., D)``.
+            watch: told of progress, for those who want to see pictures come into being.
 
         Yields:
-            Blocks; ``send`` gives back their hidden states ``(G B, n, D)``.
+            Blocks, for which ``send`` gives back their hidden states ``(G B, n, D)``, or chains,
+            for which it gives that of the last block ``(G B, 1, D)``.
 
         Returns:
             The drawn pictures, stacked.

@@ -3,7 +3,7 @@
 ``<boi>`` and all codes but the last predict the next code; the target is its own context.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import ClassVar
@@ -24,9 +24,17 @@ from unimm.document import (
     read_only,
 )
 from unimm.nn.linear import Linear
-from unimm.nn.recorded import Recorder
 from unimm.nn.sampling import SamplingConfig, draw_guided
-from unimm.objectives.base import Block, Draw, ImageSpec, Objective, ObjectiveConfig, Steps, Watch
+from unimm.objectives.base import (
+    Chain,
+    Draw,
+    ImageSpec,
+    Objective,
+    ObjectiveConfig,
+    Requests,
+    Watch,
+    to_device,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +93,6 @@ class NextToken(Objective[Draw]):
         super().__init__(spec)
         self.head = Linear(dim, spec.codebook_size)
         nn.init.normal_(self.head.weight, std=0.02)
-        self._recorder = Recorder()
 
     def draw(self, tokens: ImageTokens, generators: Sequence[torch.Generator]) -> Draw:
         """Nothing is random."""
@@ -105,34 +112,69 @@ class NextToken(Objective[Draw]):
         sampling: SamplingConfig,
         embed_codes: Callable[[Tensor], Tensor],
         watch: Watch | None = None,
-    ) -> Steps:
+    ) -> Requests:
         """Draw code after code; every code stays in the cache."""
         side, batch = self.spec.grid_size, len(generators)
-        positions = torch.tensor(image_positions(side, side), device=last.device)
         noise = torch.stack(
             [torch.rand(side * side, generator=generator) for generator in generators]
-        ).to(last.device)  # (B, h w): all of a picture's randomness, drawn before its first step
-        codes: list[Tensor] = []
-
-        def pick(last: Tensor, noise: Tensor) -> Tensor:
-            return draw_guided(self.head(last), noise, sampling.scales, sampling)  # (B,)
-
-        key = (sampling, self.head.weight.data_ptr())
+        )  # (B, h w): all of a picture's randomness, drawn before its first step
+        codes = last.new_full((batch, side * side), NO_CODE, dtype=torch.int64)
+        positions = to_device(torch.tensor(image_positions(side, side)), last.device)
 
         def so_far() -> ImageTokens:
-            unknown = [torch.full_like(codes[0], NO_CODE)] * (side * side - len(codes))
-            return ImageTokens(codes=torch.stack(codes + unknown, 1).view(batch, side, side))
+            return ImageTokens(codes=codes.view(batch, side, side).clone())
 
-        for i in range(side * side):
-            code = self._recorder.run(key, pick, last, noise[:, i])
-            codes.append(code)
-            if watch:
-                watch(len(codes) / (side * side), so_far)
-            hidden = yield Block(
-                x=embed_codes(code)[:, None],  # (B, 1, D)
-                positions=positions[None, i : i + 1].expand(batch, -1, -1),
-                keep=1,
-                is_causal=True,
+        yield from self._one_by_one(
+            last,
+            codes,
+            noise=to_device(noise, last.device),
+            positions=positions.expand(batch, -1, -1),
+            sampling=sampling,
+            embed_codes=embed_codes,
+            watch=(lambda share: watch(share, so_far)) if watch else None,
+        )
+        return so_far()
+
+    def _one_by_one(
+        self,
+        last: Tensor,
+        codes: Tensor,
+        *,
+        noise: Tensor,
+        positions: Tensor,
+        sampling: SamplingConfig,
+        embed_codes: Callable[[Tensor], Tensor],
+        watch: Callable[[float], None] | None = None,
+    ) -> Generator[Chain, Tensor, None]:
+        """Draw codes, each from the hidden state of the one before.
+
+        Args:
+            last: that of the position before the first, ``(G B, D)``.
+            codes: ``(B, n)``; they are written here.
+            noise: ``(B, n)``, uniform.
+            positions: ``(B, n, 3)``.
+            sampling: how they are drawn.
+            embed_codes: as in ``sample``.
+            watch: told of the share that is done, after every row of the picture.
+        """
+
+        def follow(last: Tensor, at: Tensor, codes: Tensor, noise: Tensor) -> Tensor:
+            uniform = noise.index_select(1, at)[:, 0]
+            code = draw_guided(self.head(last), uniform, sampling.scales, sampling)  # (B,)
+            codes.index_copy_(1, at, code[:, None])
+            return embed_codes(code)[:, None]
+
+        count = codes.shape[1]
+        stride = self.spec.grid_size if watch else count
+        for start in range(0, count, stride):
+            span = slice(start, start + stride)
+            hidden = yield Chain(
+                last=last,
+                positions=positions[:, span],
+                follow=follow,
+                state=(codes[:, span], noise[:, span]),
+                key=(NextTokenConfig.name, sampling),
             )
             last = hidden[:, -1]
-        return so_far()
+            if watch:
+                watch(min(start + stride, count) / count)

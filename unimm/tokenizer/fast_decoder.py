@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from unimm.tokenizer.autoencoder import Decoder, ResidualBlock, SpatialAttention, Upsample
 from unimm.tokenizer.fused_norm import Settled, apply_norm, settle, sum_channels
 
-_ALIGNED = 8  # channels; the tensor cores' convolutions want multiples
+_ALIGNED = 32
+"""To a multiple of this the last convolution's outputs are padded: from the 160 channels of VAR's
+decoder the library takes 6 ms for 3, 8 or 16 of them, .4 ms for 32 (bfloat16 on an H200)."""
 
 
 def draw(decoder: Decoder, vectors: Tensor) -> Tensor:

@@ -46,3 +46,9 @@ def test_a_copied_model_records_for_itself():
     recorder = Recorder()
     recorder._seen.add("a")
     assert not copy.deepcopy(recorder)._seen
+
+
+def test_a_model_in_training_keeps_no_cache(model):
+    first = take_workspace(model.requires_grad_(True), num_rows=2, capacity=8)
+    keep_workspace(model, first)
+    assert take_workspace(model, num_rows=2, capacity=8).cache is not first.cache
