@@ -89,7 +89,8 @@ def generate(  # pyright: ignore[reportInconsistentOverload]
             is the model's own number.
         objective: which of the model's objectives draws; by default the pipeline's.
         cache_policy: lets old pages go, so that a story may be longer than the model's context.
-        num_previews: moments of each picture's drawing to keep in ``Story.previews``.
+        num_previews: at most so many moments of each picture's drawing are kept in
+            ``Story.previews``.
         settings: of an earlier story: what it was made with, unless other options say otherwise.
             ``generate(pipeline, story.prompt, settings=story.settings)`` makes it again.
         stream: yield ``StoryEvent`` as they come instead of returning the whole.
