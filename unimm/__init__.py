@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from unimm.generation.generate import generate as generate
     from unimm.generation.image import generate_image as generate_image
     from unimm.generation.story import generate_story as generate_story
-    from unimm.pipeline import decode_image as decode_image
-    from unimm.pipeline import encode_image as encode_image
+    from unimm.pictures import decode_image as decode_image
+    from unimm.pictures import encode_image as encode_image
     from unimm.pipeline import load_pipeline as load_pipeline
     from unimm.probes.features import extract_features as extract_features
     from unimm.probes.fit import fit_probe as fit_probe
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 # Public name -> module; imported when first used, so that ``import unimm`` is instant.
 _MODULES = {
     "load_pipeline": "unimm.pipeline",
-    "encode_image": "unimm.pipeline",
-    "decode_image": "unimm.pipeline",
+    "encode_image": "unimm.pictures",
+    "decode_image": "unimm.pictures",
     "generate": "unimm.generation.generate",
     "generate_image": "unimm.generation.image",
     "generate_story": "unimm.generation.story",

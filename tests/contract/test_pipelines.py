@@ -12,7 +12,8 @@ from unimm.generation.engine import Engine
 from unimm.generation.image import generate_image
 from unimm.generation.story import generate_story
 from unimm.objectives import OBJECTIVES
-from unimm.pipeline import decode_image, encode_image, load_pipeline
+from unimm.pictures import decode_image, encode_image
+from unimm.pipeline import load_pipeline
 
 pytestmark = pytest.mark.parametrize("name", sorted(OBJECTIVES))
 

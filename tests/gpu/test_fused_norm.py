@@ -9,9 +9,9 @@ from pipelines import tiny_pipeline
 from torch import nn
 from torch.nn import functional
 
-from unimm import pipeline
+from unimm import pictures
 from unimm.document import ImageTokens
-from unimm.pipeline import decode_images
+from unimm.pictures import decode_images
 from unimm.tokenizer import fused_norm
 from unimm.tokenizer.autoencoder import AutoencoderConfig, Decoder
 from unimm.tokenizer.fast_decoder import draw
@@ -124,7 +124,7 @@ def test_many_pictures_leave_the_gpu_whole(monkeypatch):
     side = drawing.image_size // drawing.image_tokenizer.downsample
     codes = torch.randint(drawing.image_tokenizer.codebook_size, (70, side, side))
     together = decode_images(drawing, [ImageTokens(codes=x) for x in codes])
-    monkeypatch.setattr(pipeline, "_OVERLAP", 6 * drawing.image_size**2)
+    monkeypatch.setattr(pictures, "_OVERLAP", 6 * drawing.image_size**2)
     in_turns = decode_images(drawing, [ImageTokens(codes=x) for x in codes])
     for one, other in zip(together, in_turns, strict=True):
         difference = np.array(one).astype(int) - np.array(other)

@@ -10,7 +10,8 @@ import unimm.pipeline
 from unimm.document import ImageTokens
 from unimm.generation import generate_story
 from unimm.nn.linear import has_int8_kernel
-from unimm.pipeline import decode_image, decode_images, encode_image, load_pipeline
+from unimm.pictures import decode_image, decode_images, encode_image
+from unimm.pipeline import load_pipeline
 
 
 @pytest.fixture(scope="module")

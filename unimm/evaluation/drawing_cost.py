@@ -14,7 +14,8 @@ from unimm.evaluation.ceilings import seconds_of, wait_for
 from unimm.generation.generate import generate
 from unimm.generation.image import generate_image
 from unimm.nn.recorded import unrecorded
-from unimm.pipeline import Pipeline, decode_images
+from unimm.pictures import decode_images
+from unimm.pipeline import Pipeline
 
 PROMPT = "A red ball."
 _STEPS_BEFORE = 3  # the empty document, its caption and <boi>

@@ -19,7 +19,8 @@ from unimm.document import Document, ImageTokens, Part, layout_document, pack
 from unimm.evaluation.story_controls import shares_pronoun
 from unimm.evaluation.story_judging import render_stories
 from unimm.evaluation.story_sets import StoryTask, story_tasks
-from unimm.pipeline import Pipeline, encode_image
+from unimm.pictures import encode_image
+from unimm.pipeline import Pipeline
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,8 @@ from unimm.evaluation.story_judging import Pictures
 from unimm.evaluation.story_sets import StoryTask
 from unimm.generation.cache_policy import CachePolicy
 from unimm.generation.writer import PictureEvent, Plan, Request, write
-from unimm.pipeline import Pipeline, decode_images, encode_image
+from unimm.pictures import decode_images, encode_image
+from unimm.pipeline import Pipeline
 
 _PAGES = 4  # of a usual story; shorter documents go more at once
 

@@ -8,7 +8,8 @@ from PIL import Image
 from torch import Tensor
 
 from unimm.document import NO_CODE, ImageTokens
-from unimm.pipeline import Pipeline, decode_images
+from unimm.pictures import decode_images
+from unimm.pipeline import Pipeline
 
 BLANK = (232, 226, 214)  # of what is not drawn yet: paper
 

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from unimm.document import ImageTokens, Part
-from unimm.pipeline import Pipeline, decode_image, encode_image, open_picture
+from unimm.pictures import decode_image, encode_image, open_picture
+from unimm.pipeline import Pipeline
 
 Piece = str | Path | Image.Image | ImageTokens
 """A string is text; a path is the file of a picture."""

@@ -13,7 +13,8 @@ from unimm.generation.previews import decode_previews
 from unimm.generation.prompts import Given, Piece, read_piece
 from unimm.generation.settings import record
 from unimm.generation.writer import PictureEvent, Plan, Progress, Request, write
-from unimm.pipeline import Pipeline, decode_images
+from unimm.pictures import decode_images
+from unimm.pipeline import Pipeline
 
 _PARTIAL = "\N{REPLACEMENT CHARACTER}"  # what a character cut in the middle decodes to
 

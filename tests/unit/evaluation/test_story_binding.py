@@ -12,7 +12,7 @@ from unimm.evaluation.story_binding import (
     score_binding,
 )
 from unimm.evaluation.story_sets import story_tasks
-from unimm.pipeline import encode_image
+from unimm.pictures import encode_image
 
 
 def test_only_the_name_on_the_last_page_is_exchanged():

@@ -10,7 +10,7 @@ from pipelines import tiny_pipeline
 from unimm.diffusion.sampler import EvaluationCounter
 from unimm.document import ImageTokens
 from unimm.generation import generate_image
-from unimm.pipeline import decode_images
+from unimm.pictures import decode_images
 
 
 def test_a_denoiser_is_asked_once_a_step_and_branch():

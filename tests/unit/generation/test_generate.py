@@ -16,7 +16,7 @@ from unimm.document import ImageTokens
 from unimm.generation import Story, StoryEvent, generate, generate_image, generate_story
 from unimm.generation.previews import BLANK
 from unimm.nn.kv_cache import KVCache
-from unimm.pipeline import decode_image, encode_image
+from unimm.pictures import decode_image, encode_image
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from PIL import Image
 from pipelines import tiny_pipeline
 
 from unimm.generation import Story, StoryEvent, generate_image, generate_story
-from unimm.pipeline import encode_image
+from unimm.pictures import encode_image
 
 
 @pytest.fixture(scope="module")
