@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from unimm.document import NO_CODE, NULL_CODE, Batch, SpecialIds
 from unimm.nn.attention import Backend, Visibility, batch_visibility
+from unimm.nn.cross_entropy import token_losses
 from unimm.nn.denoiser import Denoiser
 from unimm.nn.linear import Linear
 from unimm.nn.transformer import Backbone, BackboneConfig
@@ -208,11 +208,7 @@ class UniMM(nn.Module):
         width = flat.shape[-1]
         text = batch.slots["text"].index
         labels = batch.labels.reshape(-1)[text]
-        losses = {
-            "text": functional.cross_entropy(
-                self.text_head(flat[text]).float(), labels, reduction="none"
-            )
-        }
+        losses = {"text": token_losses(self.text_head(flat[text]), labels)}
         for name in self.config.heads:
             objective, slots = self.objective(name), batch.slots[name]
             if slots.tokens is not None:

@@ -15,9 +15,9 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from unimm.document import NO_CODE, ImageTokens, Segment, SpecialIds, image_positions
+from unimm.nn.cross_entropy import token_losses
 from unimm.nn.linear import Linear
 from unimm.nn.sampling import SamplingConfig, guide, sample_from_logits
 from unimm.objectives.base import (
@@ -133,8 +133,7 @@ class Masked(Objective[MaskedDraw]):
         nats a hidden code.
         """
         assert draw.tokens.codes is not None
-        logits = self.head(hidden).float()  # (N, K)
-        loss = functional.cross_entropy(logits, draw.tokens.codes.flatten(), reduction="none")
+        loss = token_losses(self.head(hidden), draw.tokens.codes.flatten())
         return loss * draw.is_hidden.flatten() / _MEAN_SHARE
 
     def sample(

@@ -15,7 +15,6 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from unimm.document import (
     NO_CODE,
@@ -26,6 +25,7 @@ from unimm.document import (
     image_positions,
     read_only,
 )
+from unimm.nn.cross_entropy import token_losses
 from unimm.nn.linear import Linear
 from unimm.nn.recorded import Recorder
 from unimm.nn.sampling import SamplingConfig, draw_guided
@@ -143,8 +143,7 @@ class NextScale(Objective[Draw]):
     def loss(self, hidden: Tensor, draw: Draw) -> Tensor:
         """Cross-entropy of each code; ``hidden`` is ``(M T, D)``."""
         labels = torch.cat([grid.flatten(1) for grid in draw.tokens.scale_codes], dim=1)  # (M, T)
-        logits = self.head(hidden).float()  # (N, V)
-        return functional.cross_entropy(logits, labels.flatten(), reduction="none")
+        return token_losses(self.head(hidden), labels.flatten())
 
     def sample(
         self,

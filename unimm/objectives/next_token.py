@@ -11,7 +11,6 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from unimm.document import (
     IGNORE,
@@ -23,6 +22,7 @@ from unimm.document import (
     image_positions,
     read_only,
 )
+from unimm.nn.cross_entropy import token_losses
 from unimm.nn.linear import Linear
 from unimm.nn.sampling import SamplingConfig, draw_guided
 from unimm.objectives.base import (
@@ -101,8 +101,7 @@ class NextToken(Objective[Draw]):
     def loss(self, hidden: Tensor, draw: Draw) -> Tensor:
         """Cross-entropy of each code; ``hidden`` is ``(M h w, D)`` in raster order."""
         assert draw.tokens.codes is not None
-        logits = self.head(hidden).float()  # (N, V)
-        return functional.cross_entropy(logits, draw.tokens.codes.flatten(), reduction="none")
+        return token_losses(self.head(hidden), draw.tokens.codes.flatten())
 
     def sample(
         self,
