@@ -21,6 +21,7 @@ from unimm.evaluation.attack import attack, sample_claims
 from unimm.judges.folder import load_detector
 from unimm.judges.parser import Parser
 from unimm.ledger import write_ledger
+from unimm.tokenizer.pixels import to_levels
 from unimm.training.detector_scenes import sample_scenes
 
 
@@ -68,7 +69,7 @@ def main() -> None:
         table[name] = result.table()
         rows.append(torch.cat(list(result.pixels[: config.num_shown]), dim=2))
         print(f"{name}: {json.dumps(table[name])}")
-    sheet = ((torch.cat(rows, dim=1) + 1) * 127.5).round().byte().permute(1, 2, 0)
+    sheet = to_levels(torch.cat(rows, dim=1)[None])[0]
     Path(config.picture).parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(sheet.cpu().numpy()).save(config.picture)
     note = {"command": shlex.join(["python", *sys.argv]), "seed": config.seed}

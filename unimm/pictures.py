@@ -135,8 +135,8 @@ def _tensor_to_picture(pixels: Tensor) -> Image.Image:
         low, high = float(pixels.min()), float(pixels.max())
         if not -1.001 <= low <= high <= 1.001:  # false for NaN too
             raise ValueError(f"float pixels must lie in [-1, 1], found {low:g} to {high:g}")
-        pixels = ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    elif pixels.dtype != torch.uint8:
+        return Image.fromarray(to_levels(pixels.float()[None])[0].cpu().numpy())
+    if pixels.dtype != torch.uint8:
         raise ValueError(f"pixels must be uint8 or float in [-1, 1], got {pixels.dtype}")
     return Image.fromarray(pixels.permute(1, 2, 0).cpu().contiguous().numpy())
 

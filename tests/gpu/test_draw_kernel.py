@@ -1,20 +1,12 @@
 """Drawing by the kernel against the library's; TRITON_INTERPRET=1 runs it on a CPU with Triton."""
 
-import os
-
 import pytest
 import torch
+from kernel_device import DEVICE, KERNEL_MARKS
 
 from unimm.nn.sampling import SamplingConfig, draw_by_kernel, guide, sample_from_logits
 
-IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if IS_INTERPRETED else "cuda"
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(
-        not IS_INTERPRETED and not torch.cuda.is_available(), reason="needs a CUDA device"
-    ),
-]
+pytestmark = KERNEL_MARKS
 
 
 @pytest.mark.parametrize("scales", [(), (3.0,), (3.0, 1.5)])

@@ -3,23 +3,16 @@
 TRITON_INTERPRET=1 runs them on a CPU where Triton is installed.
 """
 
-import os
 from typing import Any
 
 import pytest
 import torch
+from kernel_device import DEVICE, KERNEL_MARKS
 
 from unimm.nn.kv_cache import KVCache
 from unimm.nn.transformer import Backbone, BackboneConfig
 
-IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if IS_INTERPRETED else "cuda"
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(
-        not IS_INTERPRETED and not torch.cuda.is_available(), reason="needs a CUDA device"
-    ),
-]
+pytestmark = KERNEL_MARKS
 
 
 def backbone_of(dtype: torch.dtype, **changes) -> Backbone:

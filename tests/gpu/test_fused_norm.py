@@ -1,10 +1,9 @@
 """A decoder by our kernels; TRITON_INTERPRET=1 runs them on a CPU that has Triton."""
 
-import os
-
 import numpy as np
 import pytest
 import torch
+from kernel_device import DEVICE, IS_INTERPRETED, KERNEL_MARKS
 from pipelines import tiny_pipeline
 from torch import nn
 from torch.nn import functional
@@ -17,14 +16,7 @@ from unimm.tokenizer.autoencoder import AutoencoderConfig, Decoder
 from unimm.tokenizer.fast_decoder import draw
 from unimm.tokenizer.fused_norm import apply_norm, settle, sum_channels
 
-IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if IS_INTERPRETED else "cuda"
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(
-        not IS_INTERPRETED and not torch.cuda.is_available(), reason="needs a CUDA device"
-    ),
-]
+pytestmark = KERNEL_MARKS
 SHAPES = [(1, 16, 2, 2), (2, 160, 5, 3), (3, 64, 16, 16), (1, 32, 70, 66), (2, 512, 3, 3)]
 
 

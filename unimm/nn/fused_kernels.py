@@ -54,8 +54,8 @@ def rotate(head, gain, turn, eps, width: tl.constexpr, has_norm: tl.constexpr, d
 @triton.jit
 def store_rotated_kernel(
     query, key, value, query_weight, key_weight, cosines, sines, lengths,
-    keys, values, out, num_new, first_row, query_stride, key_stride, value_stride,
-    row_stride, head_stride, eps,
+    keys, values, out, first_row, query_stride, key_stride, value_stride,
+    row_stride, head_stride, eps, num_new,
     num_heads: tl.constexpr, num_kv_heads: tl.constexpr, width: tl.constexpr,
     has_norm: tl.constexpr,
 ):  # fmt: skip

@@ -208,29 +208,12 @@ def _attend_one(
     view: CacheView,
 ) -> Tensor:
     """One new position a row, ``(R, H W)``."""
-    query, key, value = projected
+    query = projected[0]
     out = query.new_empty(query.shape)
-    keys, values = view.cache.keys[index], view.cache.values[index]
-    grid = (len(query), attention.num_heads)
     block, num_warps = ATTENTION["few" if len(query) <= FEW_ROWS else "many"]
     block //= max(1, attention.width // 64)  # as many numbers in registers
-    _kernels().attend_one_kernel[grid](
-        query,
-        key,
-        value,
-        *_norms(attention),
-        *angles,
-        view.lengths,
-        keys,
-        values,
-        out,
-        view.first_row,
-        query.stride(0),
-        key.stride(0),
-        value.stride(0),
-        keys.stride(0),
-        keys.stride(1),
-        _eps(attention),
+    _kernels().attend_one_kernel[(len(query), attention.num_heads)](
+        *_heads(attention, index, projected, angles, view, out),
         attention.width**-0.5,
         num_heads=attention.num_heads,
         group=attention.num_heads // attention.num_kv_heads,
@@ -251,29 +234,13 @@ def _attend(
     view: CacheView,
 ) -> Tensor:
     """Several new positions a row, ``(T, H W)``."""
-    query, key, value = projected
+    query = projected[0]
     num_rows, num_new = len(view.lengths), view.num_new
     rotated = query.new_empty(num_rows, attention.num_heads, num_new, attention.width)
-    keys, values = view.cache.keys[index], view.cache.values[index]
     grid = (len(query), attention.num_heads + attention.num_kv_heads)
     _kernels().store_rotated_kernel[grid](
-        query,
-        key,
-        value,
-        *_norms(attention),
-        *angles,
-        view.lengths,
-        keys,
-        values,
-        rotated,
+        *_heads(attention, index, projected, angles, view, rotated),
         num_new,
-        view.first_row,
-        query.stride(0),
-        key.stride(0),
-        value.stride(0),
-        keys.stride(0),
-        keys.stride(1),
-        _eps(attention),
         num_heads=attention.num_heads,
         num_kv_heads=attention.num_kv_heads,
         width=attention.width,
@@ -282,6 +249,32 @@ def _attend(
     )
     out = attend(rotated, *view.seen(index), view.visibility)
     return out.transpose(1, 2).reshape(len(query), -1)
+
+
+def _heads(
+    attention: Attention,
+    index: int,
+    projected: Projected,
+    angles: tuple[Tensor, Tensor],
+    view: CacheView,
+    out: Tensor,
+) -> tuple[Any, ...]:
+    """What both kernels that rotate heads and append to the cache are given first."""
+    keys, values = view.cache.keys[index], view.cache.values[index]
+    return (
+        *projected,
+        *_norms(attention),
+        *angles,
+        view.lengths,
+        keys,
+        values,
+        out,
+        view.first_row,
+        *(x.stride(0) for x in projected),
+        keys.stride(0),
+        keys.stride(1),
+        _eps(attention),
+    )
 
 
 def _norms(attention: Attention) -> tuple[Tensor, Tensor]:
