@@ -54,7 +54,8 @@ class Batch:
             inside each document is the rule.
         cu_seqlens: ``(B * K + 1,)`` int32, where documents start in the flattened positions, padded
             to a fixed length with the end, for variable-length attention.
-        max_seqlen: an upper bound of a document's length (the row length: a constant).
+        max_seqlen: an upper bound of a document's length, padding's too: the row length, since
+            layers are compiled anew for each value.
     """
 
     input_ids: Tensor
