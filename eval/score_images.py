@@ -7,7 +7,7 @@
 
 ``--model none`` writes the requests; fill ``OUTPUT/samples`` with any generator and run it again.
 Writes ``results.jsonl``, ``summary.json`` and ``report.html``; ``--ledger docs/results`` also the
-ledger ``worldeval.json``. Run it again to go on with a broken run.
+ledger ``worldeval.json``, or ``--name``. Run it again to go on with a broken run.
 """
 
 import shlex
@@ -52,7 +52,7 @@ def main() -> None:
     tell(f"wrote {config.output}/summary.json and report.html")
     if config.ledger:
         path = write_ledger(
-            "worldeval",
+            config.name,
             command=shlex.join(["python", *sys.argv]),
             seed=config.seed,
             figures=summary,

@@ -5,7 +5,8 @@
 #   train/flagship_h100.sh train      four ways to draw at once
 #   train/flagship_h100.sh export     its int8 folder, runs/export/storyworld
 #   train/flagship_h100.sh stories    StoryEval, all sets and controls: 5 minutes
-#   train/flagship_h100.sh pictures OBJECTIVE   WorldEval by masked or next_token: 2 minutes each
+#   train/flagship_h100.sh pictures OBJECTIVE   WorldEval by masked, which is the ledger's worldeval,
+#       by transfusion or next_token, its worldeval_OBJECTIVE: 2 minutes each
 #   train/flagship_h100.sh denoiser   WorldEval by the denoiser at 10 and 50 steps, colour swaps: 3 minutes
 #   train/flagship_h100.sh more       captions, edits, whom a name means: 2 minutes
 #   train/flagship_h100.sh long       stories three times as long as those of training: 3 minutes
@@ -51,8 +52,10 @@ stories)
     --output "$RUNS/storyeval" --ledger "$LEDGER" "$@"
   ;;
 pictures)
+  name=worldeval_$1
+  [ "$1" = masked ] && name=worldeval # the first objective, by which the model draws unless told
   python eval/score_images.py eval/configs/images_objectives.yaml --model "$MODEL" \
-    --objective "$1" --output "$RUNS/worldeval_$1" "${@:2}"
+    --objective "$1" --output "$RUNS/worldeval_$1" --ledger "$LEDGER" --name "$name" "${@:2}"
   ;;
 denoiser)
   python eval/score_denoiser.py eval/configs/denoiser.yaml --pictures.model "$MODEL" \

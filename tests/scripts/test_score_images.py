@@ -27,9 +27,9 @@ def run(name: str, config: str, *arguments: str) -> None:
 
 def test_pictures_are_scored(model, tmp_path):
     small = ("--num_prompts", "2", "--num_training_documents", "50", "--tasks", "colors")
-    folders = ("--output", str(tmp_path / "out"), "--ledger", str(tmp_path))
+    folders = ("--output", str(tmp_path / "out"), "--ledger", str(tmp_path), "--name", "mine")
     run("score_images.py", "images.yaml", "--model", model, *small, *folders)
-    ledger = json.loads((tmp_path / "worldeval.json").read_text())
+    ledger = json.loads((tmp_path / "mine.json").read_text())
     assert ledger["figures"] == json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (tmp_path / "out" / "report.html").is_file()
 

@@ -103,24 +103,34 @@ def find_missing(
 
 
 def find_unequal(entries: Sequence[Entry]) -> list[str]:
-    """Name in words what differs between runs and should not: work, image tokenizer."""
-    num_ways = Counter(x.run for x in entries)
+    """Name in words what differs between runs and should not.
+
+    Work, image tokenizer, and the code that timed their drawing.
+    """
     lines: list[str] = []
-    work = {
-        x.run: x.training["petaflops"] / num_ways[x.run] for x in entries if x.is_finished
-    }  # a way; a joint model shares its work
+    work = _work_by_run([x for x in entries if x.is_finished])
     if work and max(work.values()) > min(work.values()) * (1 + _SAME_WORK):
         low, high = min(work, key=work.__getitem__), max(work, key=work.__getitem__)
         lines.append(f"work: {work[low]:.4g} petaflops a way in {low}, {work[high]:.4g} in {high}")
     tokenizers: dict[str, list[str]] = {}
+    timed_by: dict[str, list[str]] = {}
     for entry in entries:
         facts = entry.worldeval.get("facts", {}).get("generator", {})
         if "image_tokenizer" in facts:
-            tokenizers.setdefault(facts["image_tokenizer"], []).append(entry.run)
-    if len(tokenizers) > 1:
-        sides = [f"{', '.join(sorted({*runs}))}: {name[:8]}" for name, runs in tokenizers.items()]
-        lines.append(f"image tokenizers: {'; '.join(sides)}")
+            tokenizers.setdefault(facts["image_tokenizer"][:8], []).append(entry.run)
+        if entry.drawing:
+            timed_by.setdefault(entry.timed_by, []).append(entry.run)
+    for title, found in (("image tokenizers", tokenizers), ("code that timed drawing", timed_by)):
+        if len(found) > 1:
+            sides = [f"{', '.join(sorted({*runs}))}: {name}" for name, runs in found.items()]
+            lines.append(f"{title}: {'; '.join(sides)}")
     return lines
+
+
+def _work_by_run(entries: Sequence[Entry]) -> dict[str, float]:
+    """Counted petaflops of each run for one way: a joint model's are shared among its ways."""
+    num_ways = Counter(x.run for x in entries)
+    return {x.run: x.training["petaflops"] / num_ways[x.run] for x in entries}
 
 
 def find_short(shares: Table, targets: Mapping[str, Mapping[str, float]]) -> Table:
@@ -162,12 +172,17 @@ def worldeval_row(group: Sequence[Entry]) -> Row:
     row: Row = {}
     for split in dict.fromkeys(split for splits in scored for split in splits):
         means = [splits[split][MEAN] for splits in scored]
-        values = [x["score"]["value"] for x in means]
         row[split] = told(means)
         row[f"{split}, of ceiling"] = round(mean(map(share_of_ceiling, means)), 3)
-        if len(values) > 1:
-            row[f"{split}, seeds"] = f"{min(values):.3f} to {max(values):.3f}"
+        row |= _seeds(split, means)
     return row | {"runs": len(scored)} if row else {}
+
+
+def _seeds(name: str, rows: Sequence[Mapping[str, Any]], *, field: str = "score") -> Row:
+    """The lowest and the highest of several seeds."""
+    values = [row[field]["value"] for row in rows]
+    low, high = min(values), max(values)
+    return {f"{name}, seeds": f"{low:.3f} to {high:.3f}"} if len(values) > 1 else {}
 
 
 def _tasks(ways: Mapping[str, list[Entry]], cell: Callable[[list[Row]], Any]) -> Table:
@@ -193,6 +208,7 @@ def _story_row(group: list[Entry]) -> Row:
             rates = [x["scores"][when] for x in sets if when in x.get("scores", {})]
             if rates:
                 row[f"{split}, {when}"] = told(rates, field="all")
+                row |= _seeds(f"{split}, {when}", rates, field="all")
     return row
 
 
@@ -223,19 +239,29 @@ def mean_row(rows: Sequence[Row]) -> Row:
 
 
 def _price(ways: Mapping[str, list[Entry]]) -> Table:
-    """What one model for all ways loses against one of each: differences of the means."""
+    """What one model for all ways loses against one of each: differences of the means.
+
+    ``joint's work`` is the model's counted work for one way over that of the model of this way.
+    """
     table: Table = {}
+    work = _work_by_run([x for group in ways.values() for x in group])
     for way, group in ways.items():
         joint = ways.get(f"{JOINT}{way}", [])
         pair = [[x.worldeval["splits"] for x in y if x.worldeval] for y in (group, joint)]
+        share = _mean_work(joint, work) / _mean_work(group, work) if all(pair) else 0.0
         for split in dict.fromkeys(s for x in pair[0] for s in x) if all(pair) else ():
             alone, shared = (mean_rate([x[split][MEAN] for x in y]) for y in pair)
             table[f"{way}, {split}"] = {
                 "alone": round(alone["value"], 3),
                 "joint": round(shared["value"], 3),
                 "lower by": difference(alone, shared),
+                "joint's work": round(share, 2),
             }
     return table
+
+
+def _mean_work(group: Sequence[Entry], work: Mapping[str, float]) -> float:
+    return mean(work[x.run] for x in group)
 
 
 def difference(one: Mapping[str, float], other: Mapping[str, float]) -> str:

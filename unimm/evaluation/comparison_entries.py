@@ -42,6 +42,7 @@ class Entry:
         worldeval: summary of WorldEval; empty where it was not measured.
         stories: summary of StoryEval, likewise.
         drawing: what drawing costs, likewise.
+        timed_by: commit of the code that measured ``drawing``.
     """
 
     way: str
@@ -56,6 +57,7 @@ class Entry:
     worldeval: Row = field(default_factory=dict[str, Any], repr=False)
     stories: Row = field(default_factory=dict[str, Any], repr=False)
     drawing: Row = field(default_factory=dict[str, Any])
+    timed_by: str = ""
 
     @property
     def is_finished(self) -> bool:
@@ -89,7 +91,7 @@ def _entries_of(root: Path, run: Path) -> list[Entry]:
     training = training_row(log, config)
     if not training:
         return []
-    costs = _read(scores / "drawing.json").get("figures", {}).get("drawing", {})
+    costs = _read(scores / "drawing.json")
     return [
         Entry(
             way=name if len(names) == 1 else f"{JOINT}{name}",
@@ -103,7 +105,8 @@ def _entries_of(root: Path, run: Path) -> list[Entry]:
             curve=learning_curve(log, name),
             worldeval=_read(scores / name / "worldeval" / "summary.json"),
             stories=_read(scores / name / "stories" / "summary.json"),
-            drawing=costs.get(name, {}),
+            drawing=costs.get("figures", {}).get("drawing", {}).get(name, {}),
+            timed_by=costs.get("commit", ""),
         )
         for name in names
     ]

@@ -35,6 +35,7 @@ class PictureRunConfig:
             ones (CLIP, DINOv2, Inception); empty takes the detector's own.
         output: folder of the run; see ``unimm.evaluation.picture_folder``.
         ledger: folder of the ledger; empty writes none.
+        name: of the ledger.
         tasks: of WorldEval; ``descriptive`` has a score of its own, the mean is over the others.
         splits: ``seen`` and ``heldout``.
         styles: arts that the model has been trained on.
@@ -58,6 +59,7 @@ class PictureRunConfig:
     extractor: str = ""
     output: str = "runs/worldeval"
     ledger: str = ""
+    name: str = "worldeval"
     tasks: tuple[str, ...] = ALL_TASKS
     splits: tuple[str, ...] = tuple(SPLITS)
     styles: tuple[str, ...] = ("3d",)

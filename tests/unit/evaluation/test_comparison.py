@@ -38,6 +38,7 @@ def write_run(
     petaflops=3.0,
     loss=2.0,
     image_tokenizer="abc",
+    timed_by="1a2b3c",
 ):
     run = root / name
     run.mkdir(parents=True)
@@ -83,7 +84,7 @@ def write_run(
         table = {x: {"pictures/s, batch 1": 2.0} for x in objectives}
         path = root / "scores" / name / "drawing.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"figures": {"drawing": table}}))
+        path.write_text(json.dumps({"figures": {"drawing": table}, "commit": timed_by}))
 
 
 REQUESTS = sample_requests("colors", "seen", num=2, seed=0, styles=("3d",))
@@ -119,11 +120,15 @@ def test_seeds_are_averaged_and_the_joint_model_has_a_row_a_way(root):
     assert training["minutes"] == 1.5 and training["tokens/s"] == 20
     assert figures["tasks"]["colors, seen"]["masked"] == "0.650 [0.600, 0.700]"
     assert figures["share_of_ceiling"]["mean, heldout"]["joint, diffusion"] == 0.375
-    assert figures["stories"]["masked"]["heldout, alone"] == "0.650 [0.600, 0.700]"
+    stories = figures["stories"]
+    assert stories["masked"]["heldout, alone"] == "0.650 [0.600, 0.700]"
+    assert stories["masked"]["heldout, alone, seeds"] == "0.600 to 0.700"
+    assert "heldout, alone, seeds" not in stories["joint, masked"]
     assert figures["distribution"]["masked"]["frechet_detector, seen"] == 0.5
     assert figures["distribution"]["masked"]["floor of frechet_detector, seen"] == 0.1
     price = figures["price_of_joint"]["masked, seen"]
-    assert price == {"alone": 0.65, "joint": 0.5, "lower by": "0.150 [0.079, 0.221]"}
+    assert price["lower by"] == "0.150 [0.079, 0.221]" and price["joint's work"] == 1
+    assert (price["alone"], price["joint"]) == (0.65, 0.5)
     assert {x["seed"] for x in figures["runs"] if x["way"] == "masked"} == {0, 1}
 
 
@@ -160,6 +165,19 @@ def test_runs_that_may_not_be_compared_are_named(tmp_path):
     assert find_unequal(read_entries(tmp_path)) == [
         "work: 3 petaflops a way in masked, 4 in next",
         "image tokenizers: joint, masked: abc; next: xyz",
+    ]
+
+
+def test_the_price_says_how_much_of_the_work_the_joint_model_did(tmp_path):
+    write_run(tmp_path, "masked", ["masked"], score=0.6)
+    write_run(tmp_path, "joint", ["masked", "diffusion"], score=0.6, petaflops=4.8)
+    assert compare(read_entries(tmp_path))["price_of_joint"]["masked, seen"]["joint's work"] == 0.8
+
+
+def test_drawing_that_was_timed_by_other_code_is_named(root):
+    write_run(root, "masked-s2", ["masked"], seed=2, score=0.6, timed_by="4d5e6f")
+    assert find_unequal(read_entries(root)) == [
+        "code that timed drawing: joint, masked, masked-s1: 1a2b3c; masked-s2: 4d5e6f"
     ]
 
 
