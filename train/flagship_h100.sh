@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The shipped model, one trunk that draws four ways, in stages of at most ten minutes. It starts from
+# The shipped model, one trunk that draws four ways, in stages. It starts from
 # the trunk of train/storyworld_h100.sh, or from INITIAL.
 #   train/flagship_h100.sh encode     documents of its mix: 2 minutes with 50 processes
-#   train/flagship_h100.sh train      four ways to draw at once
+#   train/flagship_h100.sh train      four ways to draw at once: 13 minutes on two GPUs
 #   train/flagship_h100.sh export     its int8 folder, runs/export/storyworld
 #   train/flagship_h100.sh stories    StoryEval, all sets and controls: 5 minutes
 #   train/flagship_h100.sh pictures OBJECTIVE   WorldEval by masked, which is the ledger's worldeval,
