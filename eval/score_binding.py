@@ -1,9 +1,10 @@
-"""Score whether pictures follow the name in their text, by likelihood: nothing is drawn.
+"""Score whether pictures and words follow a name, by likelihood: nothing is drawn.
 
     python eval/score_binding.py --ledger docs/results
     python eval/score_binding.py --num_stories 2 --sets pair --splits validation   # a try on a CPU
 
-Prints a row for each objective, set and split; ``--ledger`` also writes ``binding.json`` there.
+Prints a row for words and each objective, set and split; ``--ledger`` also writes ``binding.json``
+there.
 """
 
 import shlex
@@ -12,7 +13,7 @@ import sys
 import torch
 
 from unimm.config import load_config
-from unimm.evaluation.story_binding import BindingConfig, score_binding
+from unimm.evaluation.story_binding import BindingConfig, score_binding, score_words
 from unimm.ledger import write_ledger
 from unimm.pipeline import load_pipeline
 
@@ -21,7 +22,9 @@ def main() -> None:
     config = load_config(BindingConfig, sys.argv[1:])
     # Differences of sums over hundreds of codes: full precision.
     pipeline = load_pipeline(config.model, device=config.device or None, dtype=torch.float32)
-    table = {}
+    table = score_words(pipeline, config)
+    for key, row in table.items():
+        print(f"{key}: {row}", flush=True)
     for name in pipeline.model.config.heads:
         for key, row in score_binding(pipeline.draw_by(name), config).items():
             table[key] = row

@@ -10,6 +10,8 @@ from unimm.evaluation.story_binding import (
     named_pages,
     picture_nats,
     score_binding,
+    score_words,
+    words_nats,
 )
 from unimm.evaluation.story_sets import story_tasks
 from unimm.pictures import encode_image
@@ -42,9 +44,20 @@ def test_the_last_picture_s_loss_is_that_of_training(objective):
         assert picture_nats(pipeline, texts, tokens, 0) == pytest.approx(given, rel=1e-4)
 
 
+def test_the_last_words_loss_is_that_of_their_tokens():
+    pipeline = tiny_pipeline()
+    picture = encode_image(pipeline, torch.rand(3, 16, 16) * 2 - 1)
+    whole = words_nats(pipeline, ["mia", ""], "she is here", [picture])
+    first = words_nats(pipeline, ["mia", ""], "she", [picture])
+    rest = words_nats(pipeline, ["mia", "she"], " is here", [picture])
+    assert 0 < first < whole and first + rest == pytest.approx(whole, rel=1e-4)
+
+
 def test_a_model_of_random_weights_follows_no_name():
     config = BindingConfig(num_stories=3, sets=("picture pair",), splits=("validation",))
     (row,) = score_binding(tiny_pipeline(), config).values()
     assert row["pages"] > 1 and abs(row["nats"]) < 20
+    (words,) = score_words(tiny_pipeline(), config).values()
+    assert words["pages"] == row["pages"] and abs(words["nats"]) < 20
     with pytest.raises(ValueError, match="one character"):
         BindingConfig(sets=("words",))
