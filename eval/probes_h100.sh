@@ -11,7 +11,7 @@
 # the folder of Fashion-MNIST. Flags after a stage of one probe go to eval/run_probe.py. Features are
 # made anew in the GPU's memory: CACHE=runs/features keeps them on disk for other stages.
 set -euo pipefail
-MODEL=${MODEL:-storyworld-diffusion}
+MODEL=${MODEL:-storyworld}
 OUTPUT=${OUTPUT:-runs}
 LEDGER=${LEDGER:-docs/results}
 CACHE=${CACHE:-}

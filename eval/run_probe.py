@@ -1,6 +1,6 @@
 """Probe a model: what do its features know of classes, depth, regions and points?
 
-python eval/run_probe.py eval/configs/probes/classify.yaml --model storyworld-diffusion
+python eval/run_probe.py eval/configs/probes/classify.yaml --model storyworld
 """
 
 import shlex

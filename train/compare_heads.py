@@ -12,12 +12,18 @@ import torch
 
 from unimm.config import load_config
 from unimm.data.corpus import Corpus
-from unimm.data.loader import Packing, RowStream, TrainBatches
 from unimm.data.shards import ShardFolder
 from unimm.ledger import write_ledger
 from unimm.nn.denoiser import DenoiserConfig
 from unimm.pipeline import Pipeline, load_pipeline
-from unimm.training.heads import HeadBudget, States, cache_states, compare_heads, save_states
+from unimm.training.heads import (
+    HeadBudget,
+    States,
+    cache_states,
+    compare_heads,
+    diffusion_batches,
+    save_states,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +31,7 @@ class HeadsConfig:
     """A comparison."""
 
     model: str
-    """Whose trunk is frozen; it draws by diffusion."""
+    """Whose trunk is frozen; diffusion is one of its objectives."""
     train: str
     """Folder of shards with latents."""
     validation: str
@@ -49,18 +55,10 @@ class HeadsConfig:
 
 
 def states_of(pipeline: Pipeline, folder: str, config: HeadsConfig, count: int) -> States:
-    model = pipeline.model
     corpus = Corpus(ShardFolder(folder), encode_texts=pipeline.text_tokenizer.encode_batch)
-    objectives = {x.name: x for x in model.config.objectives if x.name == "diffusion"}
-    packing = Packing(
-        row_length=config.row_length,
-        special=model.special,
-        objectives=objectives,
-        weights=dict.fromkeys(objectives, 1.0),
-        drop_rate=0.0,
-        seed=config.budget.seed,
+    batches = diffusion_batches(
+        pipeline, corpus, row_length=config.row_length, seed=config.budget.seed
     )
-    batches = TrainBatches(RowStream(corpus, packing), micro_rows=8)
     return cache_states(pipeline, (batches[i] for i in range(10**6)), count=count)
 
 

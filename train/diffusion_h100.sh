@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# The denoiser head on one GPU, in stages of at most nine minutes; run them in this order:
+# Models that draw by diffusion alone, on one GPU, in stages of at most nine minutes, in this order:
 #   train/diffusion_h100.sh encode      shards with latents of the shipped tokenizer: 2 minutes
 #   train/diffusion_h100.sh full        the trunk of storyworld.yaml with a denoiser head: 9 minutes
 #   train/diffusion_h100.sh heads       sizes and kinds of conditioning on its frozen trunk: 5 minutes
 #   train/diffusion_h100.sh score       WorldEval at 10 and 50 steps, cost, colour swaps: 4 minutes
-#   train/diffusion_h100.sh small       a small model: 9 minutes
+#   train/diffusion_h100.sh small       a small model, storyworld-diffusion in docs/probes.md: 9 minutes
 #   train/diffusion_h100.sh export      its int8 folder and its WorldEval: 3 minutes
 #   train/diffusion_h100.sh transfusion denoising inside the trunk, and its WorldEval: 12 minutes
-# Every stage goes on where it was broken off. A second argument names another folder than runs/.
+# The shipped model is that of train/flagship_h100.sh. Every stage goes on where it was broken off. A
+# second argument names another folder than runs/.
 set -euo pipefail
 R=${2:-runs}
 S="$R/shards_latents"
@@ -33,13 +34,10 @@ heads)
   python train/compare_heads.py train/configs/heads.yaml --ledger docs/results --output "$R/heads" \
     --model "$R/storyworld_diffusion/model" --train "$S/train" --validation "$S/validation"
   ;;
-score) score "$R/storyworld_diffusion/model" denoiser ;;
+score) score "$R/storyworld_diffusion/model" denoiser_alone ;;
 small) pretrain storyworld_diffusion_small ;;
 export)
-  mkdir -p "$R/export/storyworld"
-  cp -r unimm/assets/models/storyworld/image_tokenizer "$R/export/storyworld/"
-  python train/export_model.py "$R/storyworld_diffusion_small/model" "$R/export/storyworld-diffusion" \
-    --shared-image-tokenizer ../storyworld/image_tokenizer
+  python train/export_model.py "$R/storyworld_diffusion_small/model" "$R/export/storyworld-diffusion"
   score "$R/export/storyworld-diffusion" denoiser_small
   ;;
 transfusion)

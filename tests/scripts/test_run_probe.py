@@ -191,6 +191,17 @@ def test_marigold(model, tmp_path, monkeypatch):
     assert (tmp_path / "painted.png").exists()
 
 
+def test_marigold_takes_the_head_of_a_joint_model(tmp_path, monkeypatch):
+    """It comes last there; other probes look at what denoises first."""
+    folder = tmp_path / "model"
+    tiny_pipeline("masked", "transfusion", "diffusion").save_pretrained(folder)
+    few = ("--probe.train.num_steps", 1, "--probe.one_step.num_steps", 1)
+    few = (*few, "--probe.num_steps", 1, "--probe.num_members", 2)
+    flags = (*WORLD, *few, "--probe.train.batch_size", 4, "--probe.one_step.batch_size", 4)
+    results = run_probe(monkeypatch, "marigold", folder, tmp_path, *flags)
+    assert results["table"]["head from scratch"]["AbsRel, aligned"] > 0
+
+
 def test_depth_sequence(tmp_path, monkeypatch):
     folder = tmp_path / "model"
     tiny_pipeline("next_token").save_pretrained(folder)

@@ -7,14 +7,16 @@ Every probe sees a model through ``extract_features`` or, for several layers of 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from unimm.objectives.base import Objective
 from unimm.pipeline import Pipeline, load_pipeline
 from unimm.probes.diffusers_folder import is_diffusers_folder, load_diffusers_folder
-from unimm.probes.sources import denoising_objective, pipeline_features
+from unimm.probes.sources import DENOISING, first_objective, pipeline_features
 from unimm.probes.spec import FeatureModel, FeatureSpec, half_precision, resolve_layers
 from unimm.tokenizer.pixels import check_pixels
 
@@ -22,15 +24,20 @@ __all__ = ["FeatureModel", "FeatureSpec", "extract_features", "feature_maps", "l
 
 
 def load_feature_model(
-    name: str | Path, *, device: str | torch.device | None = None, objective: str = ""
+    name: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    objective: str = "",
+    kinds: tuple[type[Objective[Any]], ...] = DENOISING,
 ) -> FeatureModel:
     """Load what is to be probed: a shipped model, a model folder, or a ``diffusers`` folder.
 
     Args:
         name: of it.
         device: where it runs; by default the GPU where there is one.
-        objective: which of a model's objectives is looked at; by default the first that denoises,
-            or else the first.
+        objective: which of a model's objectives is looked at; by default the first of ``kinds``, or
+            else the first.
+        kinds: of objectives, by default those that denoise.
 
     Raises:
         ValueError: if there is no such model or objective.
@@ -39,7 +46,7 @@ def load_feature_model(
     if is_diffusers_folder(name):
         return load_diffusers_folder(Path(name), device=target)
     pipeline = load_pipeline(name, device=target, dtype=torch.float32)
-    return pipeline_features(pipeline.draw_by(objective or denoising_objective(pipeline)))
+    return pipeline_features(pipeline.draw_by(objective or first_objective(pipeline, kinds)))
 
 
 def extract_features(

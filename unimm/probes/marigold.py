@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from unimm.objectives.diffusion import Diffusion
 from unimm.probes.depth_painter import DepthPainter, PainterTrainConfig, train_painter
 from unimm.probes.painted import (
     CEILING,
@@ -37,6 +38,7 @@ class MarigoldConfig(ProbeConfig):
     """
 
     name: ClassVar[str] = "marigold"
+    objectives = (Diffusion,)
 
     train: PainterTrainConfig = field(default_factory=PainterTrainConfig)
     one_step: PainterTrainConfig = field(

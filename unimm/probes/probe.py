@@ -12,7 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from unimm.data.labelled.sets import LabelledSplits
+from unimm.objectives.base import Objective
 from unimm.probes.cache import FeatureCache, FeaturesInMemory
+from unimm.probes.sources import DENOISING
 from unimm.probes.spec import FeatureModel, FeatureSpec
 
 
@@ -94,9 +96,15 @@ class ProbeResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig:
-    """Base of the probes' settings."""
+    """Base of the probes' settings.
+
+    Attributes:
+        objectives: kinds that it looks at in a model with several, unless told otherwise; the
+            first that the model has.
+    """
 
     name: ClassVar[str]
+    objectives: ClassVar[tuple[type[Objective[Any]], ...]] = DENOISING
 
     def run(self, bench: Bench) -> ProbeResult:
         """Probe."""

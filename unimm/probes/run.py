@@ -22,7 +22,7 @@ class ProbeRunConfig:
         probe: which, and how.
         data: what it is probed with.
         model: shipped name, model folder, Hub id, or a ``diffusers`` folder.
-        objective: that is looked at; empty is the first that denoises, or else the first.
+        objective: that is looked at; empty is the first that suits the probe, or else the first.
         output: folder of ``results.json`` and the plots.
         cache: folder that keeps features for later runs; empty makes them anew, in memory.
         ledger: folder of the ledger; empty writes none.
@@ -34,7 +34,7 @@ class ProbeRunConfig:
 
     probe: ProbeConfig
     data: LabelledConfig
-    model: str = "storyworld-diffusion"
+    model: str = "storyworld"
     objective: str = ""
     output: str = "runs/probe"
     cache: str = "runs/features"
@@ -52,7 +52,9 @@ def run_probe(config: ProbeRunConfig, *, tell: Callable[[str], None] = print) ->
         ValueError: if model or data are not there, or do not suit the probe.
     """
     device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    model = load_feature_model(config.model, device=device, objective=config.objective)
+    model = load_feature_model(
+        config.model, device=device, objective=config.objective, kinds=config.probe.objectives
+    )
     data = config.data.read(device)
     sizes = [len(x) for x in (data.train, data.validation, data.test)]
     tell(f"{model.name} on {data.name}: {' / '.join(map(str, sizes))} pictures")

@@ -5,6 +5,7 @@ Legend: ``B`` pictures, ``n`` patches, ``D`` width, ``C h w`` latents.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from unimm.diffusion.path import add_noise
 from unimm.document import NO_CODE, ImageTokens
 from unimm.model import UniMM
+from unimm.objectives.base import Objective
 from unimm.objectives.diffusion import Diffusion, NoisyDraw
 from unimm.objectives.transfusion import Transfusion
 from unimm.pipeline import Pipeline
@@ -25,6 +27,8 @@ from unimm.probes.pixel_source import PixelSource
 from unimm.probes.spec import FeatureModel, FeatureSpec, Source, shared_noise
 from unimm.tokenizer.autoencoder import ResidualBlock
 from unimm.tokenizer.image import ImageTokenizer
+
+DENOISING: tuple[type[Objective[Any]], ...] = (Diffusion, Transfusion)
 
 
 def pipeline_features(pipeline: Pipeline) -> FeatureModel:
@@ -48,10 +52,10 @@ def pipeline_features(pipeline: Pipeline) -> FeatureModel:
     )
 
 
-def denoising_objective(pipeline: Pipeline) -> str | None:
-    """The first of a model's objectives that denoises."""
+def first_objective(pipeline: Pipeline, kinds: tuple[type[Objective[Any]], ...]) -> str | None:
+    """Name of the first of a model's objectives that is of one of these kinds."""
     for config in pipeline.model.config.objectives:
-        if isinstance(pipeline.model.objective(config.name), Diffusion | Transfusion):
+        if isinstance(pipeline.model.objective(config.name), kinds):
             return config.name
     return None
 

@@ -21,6 +21,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from unimm.data.corpus import Corpus
+from unimm.data.loader import Packing, RowStream, TrainBatches
 from unimm.diffusion.times import TimeConfig, sample_times
 from unimm.document import Batch
 from unimm.nn.denoiser import Denoiser, DenoiserConfig
@@ -72,6 +74,31 @@ class States:
     def patch_size(self) -> int:
         """Side of the patches that the trunk's queries stand for."""
         return math.isqrt(self.latents[0, 0].numel() // self.told.shape[1])
+
+
+def diffusion_batches(
+    pipeline: Pipeline, corpus: Corpus, *, row_length: int, micro_rows: int = 8, seed: int = 0
+) -> TrainBatches:
+    """Rows of documents that are all drawn by diffusion, whatever else the model was trained with.
+
+    The other objectives are named, as a model asks of its batches, and have no pictures.
+
+    Args:
+        pipeline: a model with the ``diffusion`` objective.
+        corpus: the documents, with latents.
+        row_length: positions of a row.
+        micro_rows: rows of a batch.
+        seed: of their order.
+    """
+    config = pipeline.model.config
+    packing = Packing(
+        row_length=row_length,
+        special=pipeline.model.special,
+        objectives={x.name: x for x in config.objectives},
+        weights={head: float(head == "diffusion") for head in config.heads},
+        seed=seed,
+    )
+    return TrainBatches(RowStream(corpus, packing), micro_rows=micro_rows)
 
 
 @torch.no_grad()

@@ -6,7 +6,6 @@ from corpora import encode_texts, write_shards
 from pipelines import tiny_pipeline
 
 from unimm.data.corpus import Corpus
-from unimm.data.loader import Packing, RowStream, TrainBatches
 from unimm.data.shards import ShardFolder
 from unimm.diffusion.times import TimeConfig
 from unimm.nn.denoiser import DenoiserConfig
@@ -14,6 +13,7 @@ from unimm.training.heads import (
     HeadBudget,
     cache_states,
     compare_heads,
+    diffusion_batches,
     load_states,
     save_states,
 )
@@ -23,13 +23,7 @@ BUDGET = HeadBudget(num_steps=60, batch_size=16, learning_rate=5e-3)
 
 def batches_of(folder, pipeline):
     corpus = Corpus(ShardFolder(folder), encode_texts=encode_texts)
-    packing = Packing(
-        row_length=256,
-        special=pipeline.model.special,
-        objectives={"diffusion": pipeline.model.config.objectives[0]},
-        weights={"diffusion": 1.0},
-    )
-    return TrainBatches(RowStream(corpus, packing), micro_rows=2)
+    return diffusion_batches(pipeline, corpus, row_length=256, micro_rows=2)
 
 
 @pytest.fixture
@@ -60,6 +54,19 @@ def test_states_are_what_the_objective_would_be_told(tmp_path, path):
     )
     with pytest.raises(ValueError, match="pictures of 400"):
         cache_states(pipeline, iter([batch]), count=400)
+
+
+def test_the_trunk_of_a_joint_model_is_read_as_one_that_only_denoises(tmp_path):
+    """Every document is drawn by diffusion, and what the queries say does not change."""
+    folder = write_shards(tmp_path, num_documents=20, latent_dim=4)
+    joint, alone = tiny_pipeline("masked", "diffusion"), tiny_pipeline("diffusion")
+    own = joint.model.state_dict()
+    alone.model.load_state_dict({k: own[k] for k in alone.model.state_dict()})
+    found, wanted = (
+        cache_states(x, iter([batches_of(folder, x)[0]]), count=4) for x in (joint, alone)
+    )
+    torch.testing.assert_close(found.told, wanted.told)
+    torch.testing.assert_close(found.latents, wanted.latents)
 
 
 def test_heads_learn_and_the_same_budget_gives_the_same_figures(path):
