@@ -199,15 +199,6 @@ class ImageTokenizer(nn.Module):
         """
         return self.decode(ImageTokens(codes=codes))
 
-    @torch.no_grad()
-    def decode_scales(self, scale_codes: tuple[Tensor, ...]) -> Tensor:
-        """Draw ``(B, 3, H, W)`` from the codes of all scales ``(B, n, n)``, with or without B.
-
-        Raises:
-            ValueError: if a code is out of range, or the tokenizer has no pyramid.
-        """
-        return self.decode(ImageTokens(scale_codes=scale_codes))
-
     def sums(self, scale_codes: tuple[Tensor, ...]) -> Tensor:
         """Sums of all scales up to each one, ``(B, scales, C, h, h)``."""
         scales = tuple(codes.shape[-1] for codes in scale_codes)
