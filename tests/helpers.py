@@ -12,6 +12,7 @@ from unimm.objectives import OBJECTIVES
 from unimm.objectives.base import ImageSpec, ObjectiveConfig
 from unimm.tokenizer.autoencoder import AutoencoderConfig
 from unimm.tokenizer.image import ImageTokenizer, ImageTokenizerConfig
+from unimm.tokenizer.image_state import image_tokenizer_of, image_tokenizer_state
 from unimm.tokenizer.quantizer import QuantizerConfig
 
 SPECIAL = SpecialIds(pad=0, bos=1, eos=2, boi=3, eoi=4, null=5, vocab_size=40)
@@ -54,8 +55,7 @@ def tiny_model(objective: str = "next_token", *, seed: int = 0, **backbone: obje
 def tiny_image_tokenizer(seed: int = 0) -> ImageTokenizer:
     """Random weights; 16x16 pixels to 4x4 codes of 24, or to a pyramid of them."""
     torch.manual_seed(seed)
-    trained = ImageTokenizer(TOKENIZER)
-    return ImageTokenizer.from_state(TOKENIZER, trained.to_state())
+    return image_tokenizer_of(TOKENIZER, image_tokenizer_state(ImageTokenizer(TOKENIZER)))
 
 
 def random_image(generator: torch.Generator, side: int = SPEC.grid_size) -> ImageTokens:

@@ -15,10 +15,10 @@ from unimm.ledger import write_ledger
 from unimm.tokenizer.text import TextTokenizer
 from unimm.training.config import TrainConfig
 from unimm.training.engine import choose_device
-from unimm.training.loop import cut_step
 from unimm.training.measure import measure_peak
 from unimm.training.planner import Planner, with_stage
 from unimm.training.resume import CHOICES
+from unimm.training.shared_step import cut_step
 
 
 def main() -> None:

@@ -6,9 +6,10 @@ import pytest
 import torch
 from helpers import SPECIAL, tiny_model, tiny_objective
 from pipelines import tiny_pipeline
-from recomputing_engine import RecomputingEngine
+from recomputed_rows import RecomputedRows
 from torch import Tensor
 
+import unimm.generation.engine as engine_module
 import unimm.generation.writer as writer
 from unimm.document import Document, ImageTokens, Part, attention_rule, pack
 from unimm.generation import Story, generate
@@ -90,7 +91,7 @@ def test_cached_batched_streamed_and_single_tokens_are_equal(name, monkeypatch):
     for i, (prompt, count) in enumerate(zip(prompts, counts, strict=True)):
         alone: Any = generate(pipeline, [prompt], num_images=count, seed=3 + i, **OPTIONS)
         flips["alone"] += count_flips(together[i], alone[0])
-    monkeypatch.setattr(writer, "Engine", RecomputingEngine)
+    monkeypatch.setattr(engine_module, "CachedRows", RecomputedRows)
     recomputed: Any = generate(pipeline, prompts, num_images=counts, seed=3, **OPTIONS)
     for first, second in zip(together, recomputed, strict=True):
         flips["recomputed"] += count_flips(first, second)

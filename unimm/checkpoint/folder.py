@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from unimm.checkpoint.card import CARD_FILE, model_card
 from unimm.checkpoint.weights import (
@@ -36,6 +35,7 @@ from unimm.nn.sampling import SamplingConfig
 from unimm.objectives import OBJECTIVES
 from unimm.objectives.base import ImageSpec, ObjectiveConfig
 from unimm.tokenizer.image import ImageTokenizer, ImageTokenizerConfig
+from unimm.tokenizer.image_state import image_tokenizer_of, image_tokenizer_state
 from unimm.tokenizer.text import TextTokenizer
 
 CONFIG_FILE = "config.json"
@@ -124,7 +124,7 @@ def image_tokenizer_hash(tokenizer: ImageTokenizer) -> str:
     It names the tokenizer as it computes, so it does not depend on how the folder keeps it.
     """
     digest = hashlib.sha256(json.dumps(config_to_dict(tokenizer.config), sort_keys=True).encode())
-    for name, tensor in sorted(tokenizer.to_state().items()):
+    for name, tensor in sorted(image_tokenizer_state(tokenizer).items()):
         values = tensor.detach().to("cpu", torch.float32).contiguous()
         digest.update(f"{name} {tuple(values.shape)}".encode())
         digest.update(values.numpy().tobytes())
@@ -254,7 +254,7 @@ def load_image_tokenizer(folder: str | Path) -> ImageTokenizer:
     values = read_json(folder / CONFIG_FILE)
     config = config_from_dict(ImageTokenizerConfig, values, source=str(folder / CONFIG_FILE))
     with torch.random.fork_rng(devices=[]):
-        return ImageTokenizer.from_state(config, restore(read_weights(folder)))
+        return image_tokenizer_of(config, restore(read_weights(folder)))
 
 
 def save_image_tokenizer(
@@ -274,7 +274,7 @@ def save_image_tokenizer(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    state: dict[str, Tensor] = tokenizer.to_state()
+    state = image_tokenizer_state(tokenizer)
     exact = tuple(name for name in state if not name.startswith(_ROUNDED))
     write_weights(folder, store(state, precision, exact=exact), max_shard_bytes=max_shard_bytes)
     _write_json(folder / CONFIG_FILE, config_to_dict(tokenizer.config))

@@ -19,7 +19,8 @@ from unimm.evaluation.story_config import StorySampling
 from unimm.evaluation.story_judging import Pictures
 from unimm.evaluation.story_sets import StoryTask
 from unimm.generation.cache_policy import CachePolicy
-from unimm.generation.writer import PictureEvent, Plan, Request, write
+from unimm.generation.request import Plan, Request
+from unimm.generation.writer import PictureEvent, write
 from unimm.pictures import decode_images, encode_image
 from unimm.pipeline import Pipeline
 

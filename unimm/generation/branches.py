@@ -1,5 +1,6 @@
 """Guidance branches: the same document with its text, or its pictures, hidden behind nulls."""
 
+import itertools
 from collections.abc import Sequence
 from enum import Enum
 
@@ -59,3 +60,25 @@ def needed_branches(branches: Sequence[Branch], sampling: SamplingConfig) -> tup
     needed += [Branch.PICTURES] * (sampling.image_guidance_scale != 1)
     assert set(needed) <= set(branches), "guidance was not announced"
     return tuple(branches.index(branch) for branch in needed)
+
+
+def layouts_of(
+    branches: Sequence[Branch],
+    documents: Sequence[Document],
+    objective: ImageLayout,
+    special: SpecialIds,
+) -> list[Layout]:
+    """Of all documents in all branches, in the order of their rows.
+
+    Documents of the same text, such as none, are laid out once.
+    """
+    found: list[Layout] = []
+    known: dict[tuple[object, ...], Layout] = {}
+    for branch, document in itertools.product(branches, documents):
+        texts = [part.text_ids for part in document.parts if part.text_ids is not None]
+        is_text = len(texts) == len(document.parts)
+        key = (branch, *(x.numpy().tobytes() for x in texts)) if is_text else (len(found),)
+        if key not in known:
+            known[key] = branch.layout(document, objective, special)
+        found.append(known[key])
+    return found

@@ -1,14 +1,10 @@
-"""Runs the trunk for a batch of documents: cache, guidance branches, text, pictures.
-
-Legend: ``B`` documents, ``G`` guidance branches, ``R`` rows of a step, ``n`` positions of a step,
-``D`` width. Rows of the cache: the documents, then, once for each branch of guidance, the same
-documents with something hidden: equally long, at the same positions.
+"""A batch of documents being written: text, pictures, and what guidance branches read of both.
 
 Only documents that draw need their branches: a branch reads the text it has missed just before the
-next picture.
+next picture. Legend: ``B`` documents, ``G`` guidance branches, ``R`` rows of a step, ``n`` new
+positions, ``D`` width.
 """
 
-import itertools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, cast
@@ -17,14 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unimm.document import Document, Ids, ImageTokens, Layout, Segment, attention_rule, pack
-from unimm.generation.branches import Branch, branches_of, needed_branches
+from unimm.document import Document, Ids, ImageTokens, Segment
+from unimm.generation.branches import Branch, branches_of, layouts_of, needed_branches
 from unimm.generation.cache_policy import CachePolicy
+from unimm.generation.cached_rows import CachedRows
 from unimm.generation.eviction import Evictor
-from unimm.generation.graphs import keep_workspace, take_workspace
 from unimm.generation.picture_context import context_steps, picture_lengths
 from unimm.model import UniMM
-from unimm.nn.attention import Visibility
 from unimm.nn.sampling import SamplingConfig
 from unimm.objectives.base import Chain, Watch
 
@@ -69,14 +64,15 @@ class Engine:
         self.model, self.special = model, model.special
         self.objective_config = model.config.find_objective(objective)
         self.generators = list(generators)
-        self._on_step = on_step
         self.branches = branches_of(is_guided=is_guided, is_image_guided=is_image_guided)
-        self.num_documents = len(documents)
-        self.device = model.text_embedding.weight.device
-        self._workspace = take_workspace(
-            model, num_rows=self.num_documents * len(self.branches), capacity=capacity
+        self.rows = CachedRows(
+            model,
+            num_documents=len(documents),
+            num_branches=len(self.branches),
+            capacity=capacity,
+            on_step=on_step,
         )
-        self.cache = self._workspace.cache
+        self.cache, self.device = self.rows.cache, self.rows.device
         self._evictor: Evictor | None = None
         if policy:
             num_codes = picture_lengths(model, objective)[0] - 2  # <boi> and <eoi>
@@ -86,13 +82,13 @@ class Engine:
             )
         self._drawn: dict[int, _Drawn] = {}  # document -> its picture, until end_picture
         # Where the next position of each document lies, and its text that no branch has read yet.
-        self.cursors = [0] * self.num_documents
+        self.cursors = [0] * len(documents)
         self.unread: list[list[int]] = [[] for _ in documents]
         self.last = self._prefill(documents)  # (B, D), predicts what comes next
 
     def lengths(self) -> list[int]:
         """Positions that each document holds."""
-        return self.cache.lengths[: self.num_documents]
+        return self.cache.lengths[: self.rows.num_documents]
 
     def text_logits(self) -> Tensor:
         """Logits of the next text token, ``(B, V)`` float32."""
@@ -100,7 +96,7 @@ class Engine:
 
     def add_text(self, ids: Sequence[Sequence[int]]) -> None:
         """Append text to each document; an empty list leaves it as it is."""
-        self.last = self._append_ids(self._rows([0]), ids, self.cursors, self.last)
+        self.last = self.rows.append_ids(self.rows.of([0]), ids, self.cursors, self.last)
         for document, new in enumerate(ids):
             self.cursors[document] += len(new)
             if len(self.branches) > 1:
@@ -118,9 +114,9 @@ class Engine:
         Returns:
             The pictures, stacked, on the CPU.
         """
-        documents = range(self.num_documents) if documents is None else documents
+        documents = range(self.rows.num_documents) if documents is None else documents
         branches = needed_branches(self.branches, sampling)
-        rows = self._rows(branches, documents)
+        rows = self.rows.of(branches, documents)
         starts = [self.cursors[d] for d in documents]
         last = self._begin_picture(branches, documents)  # (G B, D)
         marks = self.cache.mark(rows)
@@ -142,10 +138,9 @@ class Engine:
         for branches, documents in by_branches.items():
             self._read_pictures(branches, documents)
         documents = sorted(self._drawn)
-        everywhere = range(len(self.branches))
-        rows = self._rows(everywhere, documents)
+        rows = self.rows.of(documents=documents)
         starts = [self.cursors[d] for d in documents] * len(self.branches)
-        last = self._append_ids(rows, [[self.special.eoi]] * len(rows), starts)
+        last = self.rows.append_ids(rows, [[self.special.eoi]] * len(rows), starts)
         at = torch.tensor(documents, device=self.device)
         self.last = self.last.index_copy(0, at, last[: len(documents)])
         for document in documents:
@@ -153,7 +148,7 @@ class Engine:
             if self._evictor:
                 self.cursors[document] += self._evictor.end_page(
                     document,
-                    self._rows(everywhere, [document]),
+                    self.rows.of(documents=[document]),
                     start=self._drawn[document].start,
                     end=self.cursors[document],
                 )
@@ -161,9 +156,9 @@ class Engine:
 
     def keep(self, documents: Sequence[int]) -> None:
         """Go on with these documents only, renumbered in this order."""
-        if list(documents) == list(range(self.num_documents)):
+        if list(documents) == list(range(self.rows.num_documents)):
             return
-        self.cache.select(self._rows(range(len(self.branches)), documents))
+        self.rows.keep(documents)
         self.last = self.last[list(documents)]
         self.generators = [self.generators[d] for d in documents]
         self.cursors = [self.cursors[d] for d in documents]
@@ -172,126 +167,29 @@ class Engine:
             self._evictor.keep(documents)
         drawn = self._drawn
         self._drawn = {new: drawn[d] for new, d in enumerate(documents) if d in drawn}
-        self.num_documents = len(documents)
 
     def close(self) -> None:
         """Leave the cache and what was recorded to the model's next engine; this one is done."""
-        keep_workspace(self.model, self._workspace)
-
-    # Rows and steps.
-
-    def _rows(self, branches: Sequence[int], documents: Sequence[int] | None = None) -> list[int]:
-        """Rows of branches, by default of all documents."""
-        documents = range(self.num_documents) if documents is None else documents
-        return [b * self.num_documents + d for b in branches for d in documents]
-
-    def _run(self, rows: list[int], x: Tensor, positions: Tensor, *, is_causal: bool) -> Tensor:
-        """Run the trunk on new positions; ``advance`` says afterwards how many stay."""
-        hidden = self._workspace.graphs.run(rows, x, positions, is_causal=is_causal)
-        if self._on_step:
-            self._on_step(x.shape[1])
-        return hidden
-
-    def _run_chain(self, rows: list[int], chain: Chain, positions: Tensor) -> Tensor:
-        """Run a chain's blocks at ``positions (R, n, 3)``; gives the last hidden state."""
-
-        def count() -> None:
-            if self._on_step:
-                self._on_step(1)
-
-        return self._workspace.graphs.run_chain(rows, chain, positions, on_block=count)
+        self.rows.close()
 
     def _prefill(self, documents: Sequence[Document]) -> Tensor:
-        """Run the training forward over what stands already, filling the cache."""
-        layouts = self._layouts(documents)
-        lengths = [len(layout) for layout in layouts]
-        batch = pack(
-            [[layout] for layout in layouts],
-            row_length=max(lengths),
-            heads=self.model.config.heads,
-            pad_id=self.special.pad,
-        )
+        """Read what stands already, less what the policy hides of it."""
+        layouts = layouts_of(self.branches, documents, self.objective_config, self.special)
         ends = [int(layout.position_ids.max()) + 1 for layout in layouts]
-        self.cursors = ends[: self.num_documents]
-        batch = batch.to(self.device)
-        rows = self._rows(range(len(self.branches)))
-        evicted = self._evictor and self._evictor.begin(layouts, self.num_documents)
-        x = self.model.embed_inputs(batch.input_ids, batch.code_ids)
-        if max(lengths) == 1:  # <bos> alone, before most single pictures: a step worth recording
-            hidden = self._workspace.graphs.run(rows, x, batch.position_ids, is_causal=True)
-        else:
-            view = self.cache.view(rows, max(lengths), is_causal=True)
-            visible = attention_rule(batch)
-            if evicted is not None:
-                visible = visible & evicted.to(self.device)
-            seen = Visibility(dense=visible[:, None])
-            hidden = self.model.backbone(x, batch.position_ids, seen, view)
-        self.cache.advance(rows, lengths)
-        for document in range(self.num_documents if self._evictor else 0):
-            assert self._evictor
-            own = self._rows(range(len(self.branches)), [document])
+        self.cursors = ends[: len(documents)]
+        if self._evictor is None:
+            return self.rows.prefill(layouts)
+        last = self.rows.prefill(layouts, visible=self._evictor.begin(layouts, len(documents)))
+        for document in range(len(documents)):
+            own = self.rows.of(documents=[document])
             self.cursors[document] += self._evictor.evict(document, own)
-        if self._on_step:
-            self._on_step(max(lengths))
-        at = torch.tensor(lengths[: self.num_documents], device=self.device) - 1
-        return hidden[torch.arange(self.num_documents, device=self.device), at]
-
-    def _layouts(self, documents: Sequence[Document]) -> list[Layout]:
-        """Of all branches; documents of the same text, such as none, are laid out once."""
-        found: list[Layout] = []
-        known: dict[tuple[object, ...], Layout] = {}
-        for branch, document in itertools.product(self.branches, documents):
-            texts = [part.text_ids for part in document.parts if part.text_ids is not None]
-            is_text = len(texts) == len(document.parts)
-            key = (branch, *(x.numpy().tobytes() for x in texts)) if is_text else (len(found),)
-            if key not in known:
-                known[key] = branch.layout(document, self.objective_config, self.special)
-            found.append(known[key])
-        return found
-
-    def _append_ids(
-        self,
-        rows: list[int],
-        ids: Sequence[Sequence[int]],
-        starts: Sequence[int],
-        last: Tensor | None = None,
-    ) -> Tensor:
-        """Append text ids of any lengths to rows: causal, padded to the right.
-
-        Padding is written behind what a row keeps, where nothing sees it.
-
-        Returns:
-            Hidden state of each row's last new position ``(R, D)``, or ``last`` where none is new.
-        """
-        counts = [len(new) for new in ids]
-        longest = max(counts)
-        if longest == 0:
-            assert last is not None
-            return last
-        padded = [[*new, *[self.special.pad] * (longest - len(new))] for new in ids]
-        input_ids = torch.tensor(padded).to(self.device, non_blocking=True)  # (R, n)
-        steps = [[start + i for i in range(longest)] for start in starts]
-        positions = torch.tensor(steps).to(self.device, non_blocking=True)
-        hidden = self._run(
-            rows,
-            self.model.text_embedding(input_ids),
-            positions[..., None].expand(-1, -1, 3),
-            is_causal=True,
-        )
-        self.cache.advance(rows, counts)
-        if longest == 1 and min(counts) == 1:
-            return hidden[:, 0]
-        at = torch.tensor(counts).to(self.device, non_blocking=True)
-        newest = hidden[torch.arange(len(rows), device=self.device), (at - 1).clamp(min=0)]
-        return newest if last is None else torch.where((at > 0)[:, None], newest, last)
-
-    # Pictures.
+        return last
 
     def _begin_picture(
         self, branches: Sequence[int], documents: Sequence[int] | None = None
     ) -> Tensor:
         """Append ``<boi>``, in the hidden branches after the text that they have not read yet."""
-        documents = range(self.num_documents) if documents is None else documents
+        documents = range(self.rows.num_documents) if documents is None else documents
         ids: list[list[int]] = []
         starts: list[int] = []
         for branch in branches:
@@ -299,7 +197,7 @@ class Engine:
                 missed = self.branches[branch].reads(self.unread[document], self.special)
                 ids.append([*missed, self.special.boi])
                 starts.append(self.cursors[document] - len(missed))
-        return self._append_ids(self._rows(branches, documents), ids, starts)
+        return self.rows.append_ids(self.rows.of(branches, documents), ids, starts)
 
     def _run_blocks(
         self,
@@ -326,10 +224,10 @@ class Engine:
             while True:
                 positions = (asked.positions + offset).repeat(num_branches, 1, 1)
                 if isinstance(asked, Chain):
-                    hidden = self._run_chain(rows, asked, positions)
+                    hidden = self.rows.run_chain(rows, asked, positions)
                 else:
                     x = asked.x.repeat(num_branches, 1, 1)
-                    hidden = self._run(rows, x, positions, is_causal=asked.is_causal)
+                    hidden = self.rows.run(rows, x, positions, is_causal=asked.is_causal)
                     self.cache.advance(rows, [asked.keep] * len(rows))
                 asked = steps.send(hidden)
         except StopIteration as stop:
@@ -340,9 +238,9 @@ class Engine:
         missing = [b for b in range(len(self.branches)) if b not in branches]
         is_own = self.objective_config.is_own_context
         redone = [b for b in branches if not is_own or self.branches[b] is Branch.PICTURES]
-        self.cache.release(self._rows(branches, documents))
+        self.cache.release(self.rows.of(branches, documents))
         marks = [self._drawn[d].mark for d in documents]
-        self.cache.rewind(self._rows(redone, documents), marks * len(redone))
+        self.cache.rewind(self.rows.of(redone, documents), marks * len(redone))
         if missing:
             self._begin_picture(missing, documents)
         if redone or missing:
@@ -361,7 +259,7 @@ class Engine:
 
     def _append_context(self, documents: Sequence[int], branches: Sequence[int]) -> None:
         """Append clean pictures as later positions of these branches read them."""
-        rows = self._rows(branches, documents)
+        rows = self.rows.of(branches, documents)
         pictures = [
             self.branches[b].shows(self._drawn[d].codes) for b in branches for d in documents
         ]
@@ -375,5 +273,5 @@ class Engine:
             self._stack([s.code_ids for s in segments]),
         )  # (R, n, D)
         for start, end, is_causal in context_steps(segments[0].block_ids):
-            self._run(rows, x[:, start:end], positions[:, start:end], is_causal=is_causal)
+            self.rows.run(rows, x[:, start:end], positions[:, start:end], is_causal=is_causal)
             self.cache.advance(rows, [end - start] * len(rows))

@@ -1,26 +1,11 @@
 """What fits: positions of prompts, pages and pictures against the model's context."""
 
 from collections.abc import Sequence
-from typing import Protocol
 
-from unimm.document import Part
 from unimm.generation.cache_policy import CachePolicy
 from unimm.generation.picture_context import picture_lengths
+from unimm.generation.request import Request
 from unimm.model import UniMM
-
-
-class Asked(Protocol):
-    """What is to be known of a document: ``Request``."""
-
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        """What stands already."""
-        ...
-
-    @property
-    def page_texts(self) -> tuple[list[int], ...] | None:
-        """Texts that will be added."""
-        ...
 
 
 class Room:
@@ -54,20 +39,20 @@ class Room:
         """Whether another page fits."""
         return length + self.peak <= self.max_length
 
-    def check(self, asked: Asked, limit: int, pictures: int) -> None:
+    def check(self, request: Request, limit: int, pictures: int) -> None:
         """Refuse what cannot fit.
 
         Args:
-            asked: the document.
+            request: the document.
             limit: pictures after which it ends.
             pictures: those that must fit.
 
         Raises:
             ValueError: with the numbers and the remedy.
         """
-        length = self._prompt_length(asked)
+        length = self._prompt_length(request)
         if self.policy:
-            held = self._held(asked, limit, self.policy)
+            held = self._held(request, limit, self.policy)
             if held > self.max_length:
                 raise ValueError(
                     f"a window of {self.policy.window_pages} pages can hold {held} positions, but "
@@ -75,7 +60,7 @@ class Room:
                     "window_pages, or lower max_text_tokens"
                 )
             return
-        texts = sum(map(len, asked.page_texts or ()))
+        texts = sum(map(len, request.page_texts or ()))
         if length > self.max_length:
             raise ValueError(
                 f"the prompt takes {length} positions, but the model's context has "
@@ -89,28 +74,28 @@ class Room:
                 "cache_policy, which lets old pages go"
             )
 
-    def capacity(self, documents: Sequence[tuple[Asked, int]]) -> int:
+    def capacity(self, documents: Sequence[tuple[Request, int]]) -> int:
         """Positions of a row of the cache, padding of uneven texts included.
 
         Args:
             documents: each with the pictures after which it ends.
         """
-        texts = [len(text) for asked, _ in documents for text in asked.page_texts or ()]
+        texts = [len(text) for request, _ in documents for text in request.page_texts or ()]
         padding = max([self.max_text_tokens, *texts]) + 2
-        return max(self._most(asked, limit) for asked, limit in documents) + padding
+        return max(self._most(request, limit) for request, limit in documents) + padding
 
-    def _most(self, asked: Asked, limit: int) -> int:
-        prompt = self._prompt_length(asked)
+    def _most(self, request: Request, limit: int) -> int:
+        prompt = self._prompt_length(request)
         if self.policy:
-            return max(prompt, self._held(asked, limit, self.policy))
+            return max(prompt, self._held(request, limit, self.policy))
         pages = max(limit, 1)
         written = pages * self.max_text_tokens
-        text = sum(map(len, asked.page_texts)) if asked.page_texts else written
+        text = sum(map(len, request.page_texts)) if request.page_texts else written
         return min(prompt + text + self._needed(pages), self.max_length)
 
-    def _prompt_length(self, asked: Asked) -> int:
-        texts = [part.text_ids for part in asked.parts if part.text_ids is not None]
-        return 1 + sum(map(len, texts)) + (len(asked.parts) - len(texts)) * self.kept
+    def _prompt_length(self, request: Request) -> int:
+        texts = [part.text_ids for part in request.parts if part.text_ids is not None]
+        return 1 + sum(map(len, texts)) + request.num_given * self.kept
 
     def _needed(self, pictures: int) -> int:
         """Positions for so many pictures; only the last may take more while it is drawn."""
@@ -118,12 +103,12 @@ class Room:
             pictures = min(pictures, 1)  # room for the others is made when they come
         return 0 if pictures == 0 else (pictures - 1) * self.kept + self.peak
 
-    def _held(self, asked: Asked, limit: int, policy: CachePolicy) -> int:
+    def _held(self, request: Request, limit: int, policy: CachePolicy) -> int:
         """Most positions that a document can come to hold under a policy."""
-        texts = [part.text_ids for part in asked.parts if part.text_ids is not None]
-        num_given = len(asked.parts) - len(texts)
-        pages_texts = map(len, asked.page_texts or ())
-        written = [] if asked.page_texts else [self.max_text_tokens]
+        texts = [part.text_ids for part in request.parts if part.text_ids is not None]
+        num_given = request.num_given
+        pages_texts = map(len, request.page_texts or ())
+        written = [] if request.page_texts else [self.max_text_tokens]
         longest = max([0, *written, *map(len, texts), *pages_texts])
         whole = min(policy.window_pages + policy.first_pages, num_given + max(limit, 1))
         evicted = max(0, num_given + limit - whole)

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from unimm.generation.cache_policy import CachePolicy
-from unimm.generation.writer import Plan
+from unimm.generation.request import Plan
 from unimm.nn.sampling import SamplingConfig
 from unimm.pipeline import Pipeline
 

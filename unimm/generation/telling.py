@@ -11,8 +11,9 @@ from unimm.document import ImageTokens
 from unimm.generation.book import Story
 from unimm.generation.previews import decode_previews
 from unimm.generation.prompts import Given, Piece, read_piece
+from unimm.generation.request import Plan, Request
 from unimm.generation.settings import record
-from unimm.generation.writer import PictureEvent, Plan, Progress, Request, write
+from unimm.generation.writer import PictureEvent, Progress, write
 from unimm.pictures import decode_images
 from unimm.pipeline import Pipeline
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from unimm.data.labelled.sets import LabelledPictures
 from unimm.document import Batch, Document, ImageTokens, Part, layout_document, mix_seed, pack
-from unimm.generation.writer import PictureEvent, Plan, Request, write
+from unimm.generation.request import Plan, Request
+from unimm.generation.writer import PictureEvent, write
 from unimm.nn.sampling import SamplingConfig
 from unimm.pipeline import Pipeline
 from unimm.probes.dense import OneCycleConfig

@@ -27,6 +27,7 @@ from unimm.probes.pixel_source import PixelSource
 from unimm.probes.spec import FeatureModel, FeatureSpec, Source, shared_noise
 from unimm.tokenizer.autoencoder import ResidualBlock
 from unimm.tokenizer.image import ImageTokenizer
+from unimm.tokenizer.image_state import image_tokenizer_of, image_tokenizer_state
 
 DENOISING: tuple[type[Objective[Any]], ...] = (Diffusion, Transfusion)
 
@@ -213,8 +214,8 @@ def _randomised(pipeline: Pipeline, source: str, seed: int) -> Pipeline:
         torch.manual_seed(seed)
         if source == "encoder":
             config = pipeline.image_tokenizer.config
-            fresh = ImageTokenizer(config)
-            tokenizer = ImageTokenizer.from_state(config, fresh.to_state())
+            fresh = image_tokenizer_state(ImageTokenizer(config))
+            tokenizer = image_tokenizer_of(config, fresh)
             tokenizer = tokenizer.requires_grad_(True).to(pipeline.device)
             return replace(pipeline, image_tokenizer=tokenizer, name=f"{pipeline.name} at random")
         old = pipeline.model

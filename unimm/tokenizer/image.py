@@ -199,15 +199,6 @@ class ImageTokenizer(nn.Module):
         """
         return self.decode(ImageTokens(codes=codes))
 
-    @torch.no_grad()
-    def decode_scales(self, scale_codes: tuple[Tensor, ...]) -> Tensor:
-        """Draw ``(B, 3, H, W)`` from the codes of all scales ``(B, n, n)``, with or without B.
-
-        Raises:
-            ValueError: if a code is out of range, or the tokenizer has no pyramid.
-        """
-        return self.decode(ImageTokens(scale_codes=scale_codes))
-
     def sums(self, scale_codes: tuple[Tensor, ...]) -> Tensor:
         """Sums of all scales up to each one, ``(B, scales, C, h, h)``."""
         scales = tuple(codes.shape[-1] for codes in scale_codes)
@@ -270,53 +261,6 @@ class ImageTokenizer(nn.Module):
         )
         pixels = self.decoder(torch.cat([found.vectors, latents[num_coded:]]))
         return Reconstruction(pixels, found.codes, found.seen, found.loss)
-
-    def to_state(self) -> dict[str, Tensor]:
-        """What has to be kept to use the tokenizer: weights, codebook, statistics of the latents.
-
-        Moving averages that only training needs are left out. All but encoder and decoder is best
-        kept in float32; a rounded codebook gives other codes.
-        """
-        state = {
-            name: tensor.detach()
-            for name, tensor in self.state_dict().items()
-            if not name.startswith(("quantizer.", "scale_quantizer."))
-        }
-        state["quantizer.codebook"] = self.codebook_vectors.detach()
-        if self.scale_quantizer is not None:
-            state["scale_quantizer.codebook"] = self.scale_quantizer.codebook_vectors.detach()
-        return state
-
-    @staticmethod
-    def from_state(config: ImageTokenizerConfig, state: dict[str, Tensor]) -> "ImageTokenizer":
-        """Make a tokenizer for use from what ``to_state`` gave, in evaluation mode.
-
-        Raises:
-            ValueError: if tensors are missing, unknown or of another shape.
-        """
-        tokenizer = ImageTokenizer(config)
-        wanted = tokenizer.to_state()
-        if wanted.keys() != state.keys():
-            missing, unknown = (
-                sorted(wanted.keys() - state.keys()),
-                sorted(state.keys() - wanted.keys()),
-            )
-            raise ValueError(
-                f"these are not an image tokenizer's weights: missing {missing[:3]}, "
-                f"unknown {unknown[:3]}; do config and weights come from one folder?"
-            )
-        for name, tensor in state.items():
-            if tensor.shape != wanted[name].shape:
-                raise ValueError(
-                    f"{name} is {tuple(tensor.shape)}, but the configuration says "
-                    f"{tuple(wanted[name].shape)}; do config and weights come from one folder?"
-                )
-        weights = {k: v for k, v in state.items() if not k.endswith("quantizer.codebook")}
-        tokenizer.load_state_dict(weights, strict=False)
-        tokenizer.quantizer.freeze(state["quantizer.codebook"])
-        if tokenizer.scale_quantizer is not None:
-            tokenizer.scale_quantizer.freeze(state["scale_quantizer.codebook"])
-        return tokenizer.eval().requires_grad_(False)
 
     def _pyramid(self) -> Pyramid:
         if self.pyramid is None:

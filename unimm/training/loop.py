@@ -3,14 +3,13 @@
 import logging
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import torch
 
 from unimm.data.loader import TrainBatches, iterate_batches
-from unimm.distributed import all_reduce_sum, barrier, is_main, rank, world_size
+from unimm.distributed import barrier, is_main, world_size
 from unimm.document import Batch
 from unimm.model import UniMM
 from unimm.training.build import empty_model
@@ -29,6 +28,7 @@ from unimm.training.resume import (
     start_run,
 )
 from unimm.training.schedule import Clock, learning_rate_factor
+from unimm.training.shared_step import agree, cut_step
 from unimm.training.watch import StepGuard
 from unimm.training.watchdog import Watchdog
 
@@ -161,73 +161,6 @@ def _run(config: TrainConfig, device: torch.device, *, draw: Finish, save: Finis
                 raise SystemExit(0)
 
     return _finish(engine, parts, config, draw=draw, save=save)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Agreed:
-    """What all ranks must know before a step.
-
-    Attributes:
-        counts: predictions of each head over the whole step.
-        flops: operations of the step.
-        images: pictures drawn in the step.
-        progress: of the run after the step, by the first rank's clock.
-        is_stopped: whether any rank was told to stop.
-    """
-
-    counts: dict[str, int]
-    flops: float
-    images: int
-    progress: float
-    is_stopped: bool
-
-
-def agree(
-    micro_batches: list[Batch],
-    flops: float,
-    progress: float,
-    is_stopped: bool,
-    device: torch.device,
-) -> Agreed:
-    """Sum a step's counts over micro-batches and ranks, and share clock and signals.
-
-    Args:
-        micro_batches: of this rank, on the host.
-        flops: of this rank in the step.
-        progress: by this rank's clock.
-        is_stopped: whether this rank was told to stop.
-        device: for the collective.
-    """
-    heads = list(micro_batches[0].slots)
-    counts = {head: sum(len(batch.slots[head].index) for batch in micro_batches) for head in heads}
-    images = sum(len(slots.seeds) for batch in micro_batches for slots in batch.slots.values())
-    own = [*counts.values(), flops, images, progress if rank() == 0 else 0.0, float(is_stopped)]
-    summed = own
-    if world_size() > 1:
-        summed = all_reduce_sum(torch.tensor(own, dtype=torch.float64, device=device)).tolist()
-    return Agreed(
-        counts={head: round(number) for head, number in zip(heads, summed, strict=False)},
-        flops=summed[-4],
-        images=round(summed[-3]),
-        progress=summed[-2],
-        is_stopped=summed[-1] > 0,
-    )
-
-
-def cut_step(config: TrainConfig, *, num_ranks: int) -> tuple[int, int]:
-    """Give rows of a micro-batch and micro-batches of a step, for a number of ranks.
-
-    Raises:
-        ValueError: the rows of a step cannot be cut so.
-    """
-    rows = config.data.rows_per_step
-    micro_rows = config.data.micro_rows or rows // num_ranks
-    if micro_rows == 0 or rows % (micro_rows * num_ranks):
-        raise ValueError(
-            f"rows_per_step {rows} is not a multiple of {micro_rows or 1} micro_rows times "
-            f"{num_ranks} processes"
-        )
-    return micro_rows, rows // (micro_rows * num_ranks)
 
 
 def describe(parts: Parts) -> dict[str, float | int]:

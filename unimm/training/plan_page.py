@@ -2,8 +2,8 @@
 
 import itertools
 
-from unimm.training.loop import cut_step
 from unimm.training.planner import Cluster, Memory, Planner, fits, with_stage
+from unimm.training.shared_step import cut_step
 
 _COLUMNS = ("parameters", "optimizer", "average", "gradients", "activations", "buffers", "total")
 _GB = 1e9

@@ -1,48 +1,41 @@
-"""The engine without a cache: every step runs the whole document again. A reference for tests."""
+"""The engine's rows without a cache: every step runs all of them again. A reference for tests."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from unimm.generation.engine import Engine
+from unimm.document import Layout
+from unimm.generation.cached_rows import CachedRows
 from unimm.nn.attention import Visibility
 from unimm.objectives.base import Chain
 
 
-class RecomputingEngine(Engine):
+class RecomputedRows(CachedRows):
     """Keeps what each row read, not its keys and values; what they hold is never looked at.
 
     The cache still counts positions: a rewind or an eviction shortens what is read again.
     """
 
-    def _prefill(self, documents: Any) -> Tensor:
-        self._read: list[list[tuple[Tensor, Tensor, int]]] = [
-            [] for _ in range(len(documents) * len(self.branches))
-        ]
-        last = super()._prefill(documents)
-        rows = [
-            branch.layout(document, self.objective_config, self.special)
-            for branch in self.branches
-            for document in documents
-        ]
-        for row, layout in enumerate(rows):
+    def prefill(self, layouts: Sequence[Layout], **options: Any) -> Tensor:
+        last = super().prefill(layouts, **options)
+        self._read: list[list[tuple[Tensor, Tensor, int]]] = []
+        for layout in layouts:
             ids, codes, places = map(
                 torch.tensor, (layout.input_ids, layout.code_ids, layout.position_ids)
             )
             x = self.model.embed_inputs(ids[None], codes[None])[0]
             blocks = [int(b) for b in layout.block_ids]
-            self._read[row] = list(zip(x, places, blocks, strict=True))
+            self._read.append(list(zip(x, places, blocks, strict=True)))
         return last
 
-    def keep(self, documents: Any) -> None:
-        rows = self._rows(range(len(self.branches)), documents)
-        read = [self._read[row] for row in rows]
+    def keep(self, documents: Sequence[int]) -> None:
+        self._read = [self._read[row] for row in self.of(documents=documents)]
         super().keep(documents)
-        self._read = read
 
-    def _run(self, rows: list[int], x: Tensor, positions: Tensor, *, is_causal: bool) -> Tensor:
-        super()._run(rows, x, positions, is_causal=is_causal)  # the cache counts, and is checked
+    def run(self, rows: list[int], x: Tensor, positions: Tensor, *, is_causal: bool) -> Tensor:
+        super().run(rows, x, positions, is_causal=is_causal)  # the cache counts, and is checked
         found: list[Tensor] = []
         for i, row in enumerate(rows):
             read = self._read[row][: self.cache.lengths[row]]
@@ -60,11 +53,11 @@ class RecomputingEngine(Engine):
             found.append(hidden[0, -count:])
         return torch.stack(found)
 
-    def _run_chain(self, rows: list[int], chain: Chain, positions: Tensor) -> Tensor:
+    def run_chain(self, rows: list[int], chain: Chain, positions: Tensor) -> Tensor:
         last = chain.last
         for i in range(positions.shape[1]):
             x = chain.follow(last, torch.tensor([i]), *chain.state)
             x = x.repeat(len(rows) // len(x), 1, 1)
-            last = self._run(rows, x, positions[:, i : i + 1], is_causal=True)[:, 0]
+            last = self.run(rows, x, positions[:, i : i + 1], is_causal=True)[:, 0]
             self.cache.advance(rows, [1] * len(rows))
         return last[:, None]
