@@ -1,6 +1,6 @@
 """How a run's losses fell, as a table of the ledger: does it need more minutes?
 
-    python train/tabulate_losses.py runs/storyworld_flagship --name flagship
+python train/tabulate_losses.py runs/storyworld_flagship --name flagship
 """
 
 import shlex
