@@ -11,11 +11,12 @@ from typing import Annotated
 
 import tyro
 
+from unimm.config import read_yaml
 from unimm.evaluation.comparison_log import learning_curve, read_log
 from unimm.ledger import RESULTS, write_ledger
 
 EVERY = 2
-"""Points of a curve that are skipped: each row has then half of the work of the one below."""
+"""One point of a curve in so many: each row then has half of the work of the one below."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ def main(arguments: Arguments) -> None:
     path = write_ledger(
         arguments.name,
         command=shlex.join(["python", *sys.argv]),
-        seed=0,
+        seed=read_yaml(arguments.run / "config.yaml")["seed"],
         hardware=arguments.hardware or None,
         figures={"losses": rows},
         folder=arguments.ledger,

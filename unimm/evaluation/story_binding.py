@@ -7,7 +7,7 @@ moves before drawn pictures do. Words are asked the same: is the look of who is 
 behind the name than the other one's?
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 from unimm.data.world.render import Renderer
-from unimm.data.world.scene import NATURAL
 from unimm.data.world.splits import Split
-from unimm.data.world.words import indefinite
+from unimm.data.world.words import indefinite, noun_phrase
 from unimm.document import Document, ImageTokens, Part, layout_document, pack
-from unimm.evaluation.story_controls import shares_pronoun
+from unimm.evaluation.story_controls import figure_of, shares_pronoun
 from unimm.evaluation.story_judging import render_stories
 from unimm.evaluation.story_sets import StoryTask, story_tasks
 from unimm.pictures import encode_image
@@ -62,7 +61,7 @@ def score_binding(pipeline: Pipeline, config: BindingConfig) -> dict[str, dict[s
         A row for each set and split: ``nats`` by which pictures are likelier under the right name,
         with their standard error; how many ``follow the name`` (half by chance); ``pages``.
     """
-    return _table(pipeline, config, name=pipeline.drawing.name, gains=_gains)
+    return _table(pipeline, config, name=pipeline.drawing.name, gains=_picture_gains)
 
 
 def score_words(pipeline: Pipeline, config: BindingConfig) -> dict[str, dict[str, Any]]:
@@ -82,7 +81,7 @@ def _table(
     gains: Callable[[Pipeline, Sequence[StoryTask]], Iterator[float]],
 ) -> dict[str, dict[str, Any]]:
     table: dict[str, dict[str, Any]] = {}
-    for split in (Split[name.upper()] for name in config.splits):
+    for split in (Split[x.upper()] for x in config.splits):
         for kind in config.sets:
             tasks = story_tasks(kind, split, num=4 * config.num_stories + 16, seed=config.seed)
             tasks = [task for task in tasks if shares_pronoun(task.truth)][: config.num_stories]
@@ -96,7 +95,7 @@ def _table(
     return table
 
 
-def _gains(pipeline: Pipeline, tasks: Sequence[StoryTask]) -> Iterator[float]:
+def _picture_gains(pipeline: Pipeline, tasks: Sequence[StoryTask]) -> Iterator[float]:
     for task, tokens in _seen(pipeline, tasks):
         for page, texts, exchanged in named_pages(task):
             right = picture_nats(pipeline, texts, tokens[: page + 1], task.first_page)
@@ -105,7 +104,10 @@ def _gains(pipeline: Pipeline, tasks: Sequence[StoryTask]) -> Iterator[float]:
 
 def _word_gains(pipeline: Pipeline, tasks: Sequence[StoryTask]) -> Iterator[float]:
     for task, tokens in _seen(pipeline, tasks):
-        looks = {who["name"]: _look(who) for who in task.truth["characters"]}
+        # No hats: species and tint together always tell two characters apart.
+        looks = {
+            who["name"]: indefinite(noun_phrase(figure_of(who))) for who in task.truth["characters"]
+        }
         for page, texts, _ in named_pages(task):
             (named,) = (who["name"] for who in task.truth["pages"][page]["characters"])
             (other,) = looks.keys() - {named}
@@ -115,12 +117,6 @@ def _word_gains(pipeline: Pipeline, tasks: Sequence[StoryTask]) -> Iterator[floa
                 for name in (named, other)
             )
             yield wrong - right
-
-
-def _look(character: Mapping[str, str]) -> str:
-    """``a blue fox``: what tells two characters apart always, unlike hats."""
-    tint = "" if character["tint"] == NATURAL else f"{character['tint']} "
-    return indefinite(tint + character["species"])
 
 
 def _seen(
@@ -181,10 +177,10 @@ def words_nats(
     parts: list[Part] = []
     for text, picture in zip(texts, tokens, strict=False):
         parts += [_words(pipeline, text), Part(tokens=picture, is_drawn=False)]
-    whole = _words(pipeline, texts[-1] + words)
+    parts.append(_words(pipeline, texts[-1] + words))
     encode = pipeline.text_tokenizer.encode
     count = len(encode(texts[-1] + words)) - len(encode(texts[-1]))
-    losses = _losses(pipeline, [*parts, whole])["text"]
+    losses = _losses(pipeline, parts)["text"]
     return float(losses[len(losses) - count :].double().sum())
 
 

@@ -246,9 +246,9 @@ def _describe(page: Truth, text: str) -> str:
     known = [x for x in page["characters"] if (x["name"], "species") in carried]
     place = PLACE_PHRASES[page["background"]][0]
     needs_place = ("background", "background") in carried
-    looks = [f"{x['name']} is {look_phrase(_look(x))}." for x in known]
+    looks = [f"{x['name']} is {look_phrase(figure_of(x))}." for x in known]
     if needs_place and len(known) == 1:
-        name, look = known[0]["name"], look_phrase(_look(known[0]))
+        name, look = known[0]["name"], look_phrase(figure_of(known[0]))
         looks = [f"{name}, {look}, goes for a walk {place}."]
     elif needs_place:
         who = " and ".join(x["name"] for x in page["characters"])
@@ -257,7 +257,8 @@ def _describe(page: Truth, text: str) -> str:
     return " ".join([*looks, text])
 
 
-def _look(x: Truth) -> Figure:
+def figure_of(x: Truth) -> Figure:
+    """A character of a story's truth, as the world draws it."""
     return Figure(kind=x["species"], tint=x["tint"], headwear=x["headwear"])
 
 
