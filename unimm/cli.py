@@ -67,6 +67,8 @@ class StoryCommand:
     """How the story begins; several begin several stories."""
     page: Annotated[tuple[str, ...], UseAppendAction] = ()
     """Text of a page, instead of the model's own; give it once a page."""
+    write_on: bool = False
+    """Let the model write on behind each --page: it may say again who is who before it draws."""
     num_images: int | None = None
     """Pictures of the story; by default the model ends it."""
     window_pages: int | None = None
@@ -177,7 +179,7 @@ def _story(command: StoryCommand) -> dict[str, Any]:
         raise ValueError("--page tells one story: give one beginning, or none")
     options: dict[str, Any] = {"num_images": command.num_images}
     if command.page:
-        options["page_texts"] = [list(command.page)]
+        options |= {"page_texts": [list(command.page)], "write_on": command.write_on}
     if command.window_pages:
         from unimm.generation import CachePolicy
 

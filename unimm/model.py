@@ -144,7 +144,7 @@ class UniMM(nn.Module):
             ValueError: if the model was not built with one of them.
         """
         kept = [self.config.find_objective(name) for name in heads or self.config.heads]
-        config = replace(self.config, objectives=tuple(x.for_drawing() for x in kept))
+        config = replace(self.config, objectives=tuple(kept))
         copy = UniMM(config, special=self.special, spec=self.spec)
         own = copy.state_dict()
         copy.load_state_dict({k: v for k, v in self.state_dict().items() if k in own})

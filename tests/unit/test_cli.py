@@ -54,6 +54,10 @@ def test_pages_of_ones_own_and_windows(run, tmp_path):
     pages = ("--page", "mia", "--page", "she", "--window-pages", 1)
     code, told, _ = run("story", *pages, "--output", tmp_path / "s.json", "--json")
     assert code == 0 and json.loads(told)["stories"][0]["texts"] == ["mia", "she"]
+    code, told, _ = run("story", *pages, "--write-on", "--output", tmp_path / "s.json", "--json")
+    (story,) = json.loads(told)["stories"]
+    assert code == 0 and story["settings"]["write_on"]
+    assert all(x.startswith(y) for x, y in zip(story["texts"], ["mia", "she"], strict=True))
     code, _, error = run("story", "a", "b", *pages)
     assert code == 1 and "--page tells one story" in error
 

@@ -15,6 +15,7 @@ class StorySampling:
         name: what the setting is called in tables.
         first_page: page 1; page 2 where page 1 is given follows ``later_pages``.
         later_pages: pages that follow another.
+        write_on: the model may write on behind given texts before it draws.
     """
 
     name: str = "default"
@@ -24,6 +25,7 @@ class StorySampling:
     later_pages: SamplingConfig = field(
         default_factory=lambda: SamplingConfig(temperature=0.9, top_k=100, guidance_scale=2.0)
     )
+    write_on: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -154,6 +154,7 @@ def _draw(
         later_pages=sampling.later_pages,
         num_images=num_images,
         cache_policy=cache_policy,
+        write_on=sampling.write_on,
     )
     requests = [_request(pipeline, job, given[job.story], seed) for job in jobs]
     drawn: list[list[ImageTokens]] = [[] for _ in jobs]

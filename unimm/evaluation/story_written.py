@@ -48,7 +48,9 @@ def without_restated(text: str, name: str) -> tuple[str, bool]:
 
     A character's own look brings in nobody and changes nothing, right or wrong.
     """
-    left, count = re.subn(rf"\b({re.escape(name)}){_LOOK}", r"\1", text, flags=re.IGNORECASE)
+    left, count = re.subn(
+        rf"\b({re.escape(name)})(?: is)?{_LOOK}", r"\1", text, flags=re.IGNORECASE
+    )
     return left, count > 0
 
 

@@ -48,6 +48,7 @@ def generate(  # pyright: ignore[reportInconsistentOverload]
     objective: str | None = None,
     cache_policy: CachePolicy | None = None,
     num_previews: int | None = None,
+    write_on: bool | None = None,
     settings: Mapping[str, Any] | None = None,
     stream: bool = False,
     progress: Progress | None = None,
@@ -91,6 +92,8 @@ def generate(  # pyright: ignore[reportInconsistentOverload]
         cache_policy: lets old pages go, so that a story may be longer than the model's context.
         num_previews: at most so many moments of each picture's drawing are kept in
             ``Story.previews``.
+        write_on: the model may write on behind each given page's text before it draws the page; one
+            that was taught to say looks again does so, and draws what it said.
         settings: of an earlier story: what it was made with, unless other options say otherwise.
             ``generate(pipeline, story.prompt, settings=story.settings)`` makes it again.
         stream: yield ``StoryEvent`` as they come instead of returning the whole.
@@ -128,6 +131,7 @@ def generate(  # pyright: ignore[reportInconsistentOverload]
         max_text_tokens=max_text_tokens,
         cache_policy=cache_policy,
         num_previews=num_previews,
+        write_on=write_on,
     )
     tellings = [
         Telling.begin(pipeline, pieces, texts[i] if texts else None, counts[i], seeds[i])

@@ -22,6 +22,7 @@ class Plan:
         max_text_tokens: bound on a page's text; the picture begins when it is reached.
         cache_policy: what leaves the cache of a long document; None keeps everything.
         num_previews: moments of each picture's drawing that are told with it.
+        write_on: the model may write on behind a given page's text before it draws the page.
     """
 
     text: SamplingConfig
@@ -32,6 +33,7 @@ class Plan:
     max_text_tokens: int = 96
     cache_policy: CachePolicy | None = None
     num_previews: int = 0
+    write_on: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

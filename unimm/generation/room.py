@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from unimm.generation.cache_policy import CachePolicy
 from unimm.generation.picture_context import picture_lengths
-from unimm.generation.request import Request
+from unimm.generation.request import Plan, Request
 from unimm.model import UniMM
 
 
@@ -13,21 +13,19 @@ class Room:
 
     Args:
         model: whose context it is.
-        max_text_tokens: bound on a page's text.
-        policy: what leaves the cache of long documents.
+        plan: bound of a page's text, what leaves the cache of long documents, who writes.
         objective: that draws; by default the model's first.
     """
 
     def __init__(
         self,
         model: UniMM,
-        max_text_tokens: int,
-        policy: CachePolicy | None,
+        plan: Plan,
         objective: str | None = None,
     ) -> None:
         self.max_length = model.config.backbone.max_seq_len
-        self.max_text_tokens = min(max_text_tokens, self.max_length)
-        self.policy = policy
+        self.max_text_tokens = min(plan.max_text_tokens, self.max_length)
+        self.policy, self.write_on = plan.cache_policy, plan.write_on
         self.kept, self.peak = picture_lengths(model, objective)
 
     def for_text(self, length: int, pictures: int) -> int:
@@ -90,7 +88,8 @@ class Room:
             return max(prompt, self._held(request, limit, self.policy))
         pages = max(limit, 1)
         written = pages * self.max_text_tokens
-        text = sum(map(len, request.page_texts)) if request.page_texts else written
+        given = sum(map(len, request.page_texts or ()))
+        text = given + (written if self.write_on or not request.page_texts else 0)
         return min(prompt + text + self._needed(pages), self.max_length)
 
     def _prompt_length(self, request: Request) -> int:
@@ -108,8 +107,9 @@ class Room:
         texts = [part.text_ids for part in request.parts if part.text_ids is not None]
         num_given = request.num_given
         pages_texts = map(len, request.page_texts or ())
-        written = [] if request.page_texts else [self.max_text_tokens]
-        longest = max([0, *written, *map(len, texts), *pages_texts])
+        longest = max([0, *map(len, texts), *pages_texts])
+        if self.write_on or not request.page_texts:
+            longest += self.max_text_tokens
         whole = min(policy.window_pages + policy.first_pages, num_given + max(limit, 1))
         evicted = max(0, num_given + limit - whole)
         pages = whole * (longest + self.kept) + self.peak - self.kept

@@ -36,7 +36,7 @@ def base_plan(pipeline: Pipeline, settings: Mapping[str, Any] | None) -> Plan:
         **{name: SamplingConfig(**settings[name]) for name in SAMPLINGS},
         **{
             name: settings[name]
-            for name in ("num_images", "max_images", "max_text_tokens", "num_previews")
+            for name in ("num_images", "max_images", "max_text_tokens", "num_previews", "write_on")
             if name in settings
         },
         cache_policy=CachePolicy(**policy) if policy else None,

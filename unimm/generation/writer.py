@@ -127,7 +127,7 @@ class _Writer:
         silent = [special.pad, special.bos, special.null, special.eoi]
         self.silent = silent + list(range(pipeline.text_tokenizer.vocab_size, special.vocab_size))
         self.active = [self._draft(number, request) for number, request in enumerate(requests)]
-        self.room = Room(self.model, plan.max_text_tokens, plan.cache_policy, pipeline.objective)
+        self.room = Room(self.model, plan, pipeline.objective)
         for draft in self.active:
             self.room.check(draft.request, draft.limit, draft.to_come())
         samplings = {self._sampling(d, page) for d in self.active for page in range(d.limit)[:2]}
@@ -170,11 +170,12 @@ class _Writer:
         """Write every document's text up to its next picture, or to its end."""
         new: list[list[int]] = []
         for draft, length in zip(self.active, self.engine.lengths(), strict=True):
-            draft.begin_page(self.room.for_text(length, draft.to_come()))
             texts = draft.request.page_texts
+            to_add = sum(map(len, texts[draft.drawn :])) if texts else 0
+            draft.begin_page(self.room.for_text(length + to_add, draft.to_come()))
             new.append(list(texts[draft.drawn]) if texts else [])
-            draft.is_done = texts is not None
-            if draft.is_done:
+            draft.is_done = texts is not None and not self.plan.write_on
+            if texts is not None:
                 yield TextEvent(document=draft.number, ids=new[-1])
         if any(new):
             self.engine.add_text(new)

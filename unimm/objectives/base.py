@@ -60,10 +60,6 @@ class ObjectiveConfig:
         """Code layout that its pictures are encoded in, one of the image tokenizer's."""
         return SINGLE
 
-    def for_drawing(self) -> "ObjectiveConfig":
-        """The same without parts that only training needs."""
-        return self
-
     def build(self, dim: int, spec: ImageSpec) -> "Objective[Any]":
         """Make the module that learns and draws, for a trunk of width ``dim``."""
         raise NotImplementedError

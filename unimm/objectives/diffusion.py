@@ -6,7 +6,7 @@ Legend: ``M`` pictures, ``n`` patches, ``R`` noisy versions of a picture, ``C h 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
@@ -20,7 +20,6 @@ from unimm.diffusion.times import TimeConfig, time_grid
 from unimm.document import ImageTokens, Segment, SpecialIds
 from unimm.nn.denoiser import Denoiser, DenoiserConfig
 from unimm.nn.embeddings import to_patches
-from unimm.nn.linear import Linear
 from unimm.nn.recorded import Recorder
 from unimm.nn.sampling import SamplingConfig
 from unimm.objectives.base import (
@@ -59,10 +58,6 @@ class DiffusionConfig(ObjectiveConfig):
         denoiser: its sizes and how it is conditioned.
         times: density of training times.
         num_draws: noisy versions of a picture in one step; the trunk runs once for all (MAR has 4).
-        code_weight: of a second loss, with which the trunk learns to follow the text: each query
-            also says which codes its patch holds, as a masked picture does whose codes are all
-            hidden. Most of a velocity's error is noise, whatever the text; here it is all that
-            there is to learn from. 0 is without.
         solver: of sampling.
         num_steps: of sampling, unless the caller says.
         guidance_interval: times at which guidance is on.
@@ -76,7 +71,6 @@ class DiffusionConfig(ObjectiveConfig):
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
     times: TimeConfig = field(default_factory=TimeConfig)
     num_draws: int = 4
-    code_weight: float = 0.0
     solver: SolverName = "unipc"
     num_steps: int = 10
     guidance_interval: tuple[float, float] = (0.0, 1.0)
@@ -86,17 +80,11 @@ class DiffusionConfig(ObjectiveConfig):
             raise ValueError(
                 f"num_draws {self.num_draws} and num_steps {self.num_steps} must be at least 1"
             )
-        if self.code_weight < 0:
-            raise ValueError(f"code_weight {self.code_weight} must not be negative")
         if self.denoiser.num_scalars:
             raise ValueError(
                 f"num_scalars {self.denoiser.num_scalars}: documents carry no micro-conditioning; "
                 "only a denoiser used by itself can have it"
             )
-
-    def for_drawing(self) -> "DiffusionConfig":
-        """Without the second loss."""
-        return replace(self, code_weight=0.0)
 
     def build(self, dim: int, spec: ImageSpec) -> "Diffusion":
         """Make the head."""
@@ -142,9 +130,6 @@ class Diffusion(Objective[NoisyDraw]):
         nn.init.normal_(self.queries.weight, std=0.02)
         self.denoiser = Denoiser(config.denoiser, latent_dim=spec.latent_dim, context_dim=dim)
         self._recorder = Recorder()
-        self.code_head = Linear(dim, spec.codebook_size) if config.code_weight else None
-        if self.code_head:
-            nn.init.normal_(self.code_head.weight, std=0.02)
 
     def bind(self, image_tokenizer: ImageTokenizer) -> None:
         """Take the statistics of its latents and its codebook."""
@@ -165,26 +150,13 @@ class Diffusion(Objective[NoisyDraw]):
         return self._all_queries().repeat(len(draw.times), 1)
 
     def loss(self, hidden: Tensor, draw: NoisyDraw) -> Tensor:
-        """Squared error of the velocity of each patch, the mean over channels and draws.
-
-        With ``code_weight``, cross-entropy of the patch's codes is added.
-        """
+        """Squared error of the velocity of each patch, the mean over channels and draws."""
         num_pictures, count = draw.times.shape
         told = hidden.view(num_pictures, -1, hidden.shape[-1])  # (M, n, D)
         x0 = self.space.standardise(latents_of(draw.tokens)).repeat_interleave(count, 0)
         noise, t = draw.noise.flatten(0, 1), draw.times.flatten()  # (M R, C, h, w), (M R,)
         error = velocity_error(self.denoiser, x0, noise, t, told.repeat_interleave(count, 0))
-        loss = error.view(num_pictures, count, -1).mean(1).flatten()
-        if self.code_head:
-            loss = loss + self.config.code_weight * self._code_loss(hidden, draw.tokens)
-        return loss
-
-    def _code_loss(self, hidden: Tensor, tokens: ImageTokens) -> Tensor:
-        """Cross-entropy ``(M n,)`` of each patch's codes, the mean over them."""
-        assert self.code_head and tokens.codes is not None
-        codes = to_patches(tokens.codes[:, None], self.config.denoiser.patch_size)  # (M, n, p p)
-        logits = self.code_head(hidden).float()  # (M n, K)
-        return -logits.log_softmax(-1).gather(-1, codes.flatten(0, 1)).mean(-1)
+        return error.view(num_pictures, count, -1).mean(1).flatten()
 
     def sample(
         self,

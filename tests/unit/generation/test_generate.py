@@ -109,6 +109,27 @@ def test_pages_texts_of_a_batch_may_be_uneven(pipeline):
 # Streams and previews.
 
 
+def test_given_texts_are_written_on_where_asked(pipeline):
+    pages = [["mia the fox", "she runs"], ["mia", "she sleeps, she sleeps"]]
+    plain = of(pipeline, ["", ""], page_texts=pages)
+    stories = of(pipeline, ["", ""], page_texts=pages, write_on=True)
+    added = [
+        text.removeprefix(given)
+        for s, p in zip(stories, pages, strict=True)
+        for text, given in zip(s.texts, p, strict=True)
+    ]
+    assert [story.texts for story in plain] == pages and any(added)
+    assert all(len(story.images) == 2 for story in stories)
+    assert all(
+        t.startswith(g)
+        for s, p in zip(stories, pages, strict=True)
+        for t, g in zip(s.texts, p, strict=True)
+    )
+    alone = of(pipeline, "", page_texts=pages[1], write_on=True, seed=1)
+    again = generate(pipeline, "", settings=alone.settings)
+    assert alone.texts == stories[1].texts == again.texts and alone.settings["write_on"]
+
+
 def test_streams_tell_deltas_and_finished_parts_of_each_document(pipeline):
     prompts: Any = [["mia"], [photo(), "she"]]
     events: list[StoryEvent] = list(of(pipeline, prompts, num_images=[2, 0], stream=True))

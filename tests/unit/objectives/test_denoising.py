@@ -1,7 +1,6 @@
 """Denoising objectives learn to draw what a text asks for, from any noise."""
 
 from dataclasses import replace
-from itertools import product
 
 import pytest
 import torch
@@ -20,7 +19,7 @@ from unimm.generation.engine import Engine, picture_lengths
 from unimm.model import ModelConfig, UniMM
 from unimm.nn.denoiser import DenoiserConfig
 from unimm.nn.sampling import SamplingConfig
-from unimm.objectives.diffusion import Diffusion, DiffusionConfig
+from unimm.objectives.diffusion import DiffusionConfig
 from unimm.objectives.latents import LatentSpace, patch_positions
 from unimm.objectives.next_token import NextTokenConfig
 
@@ -125,42 +124,12 @@ def test_scalars_that_no_document_carries_are_refused():
         DiffusionConfig(denoiser=DenoiserConfig(num_scalars=2))
 
 
-@pytest.mark.parametrize("patch_size", [1, 2])
-def test_queries_say_the_codes_of_their_patch(patch_size):
-    """The second loss is the cross-entropy of each code, at the query whose patch holds it."""
-    sizes = DenoiserConfig(dim=32, depth=1, num_heads=2, patch_size=patch_size)
-    losses: list[torch.Tensor] = []
-    side = SPEC.grid_size // patch_size
-    hidden = torch.randn(2, side * side, 32, generator=torch.Generator().manual_seed(1))
-    tokens = ImageTokens.stack(pictures())
-    for weight in (0.0, 0.5):
-        torch.manual_seed(0)
-        objective = DiffusionConfig(denoiser=sizes, code_weight=weight).build(32, SPEC)
-        objective.bind(tiny_image_tokenizer())
-        draw = objective.draw(tokens, [torch.Generator().manual_seed(i) for i in range(2)])
-        losses.append(objective.loss(hidden.flatten(0, 1), draw))
-    assert isinstance(objective, Diffusion) and objective.code_head
-    likelihood = objective.code_head(hidden).log_softmax(-1)  # (2, n, K)
-    wanted = torch.zeros(2, side, side)
-    assert tokens.codes is not None
-    for picture, row, column in product(range(2), range(4), range(4)):
-        at = row // patch_size, column // patch_size
-        code = tokens.codes[picture, row, column]
-        wanted[picture][at] -= likelihood[picture, at[0] * side + at[1], code] / patch_size**2
-    torch.testing.assert_close(losses[1] - losses[0], 0.5 * wanted.flatten())
-
-
-def test_a_negative_weight_of_the_codes_is_refused():
-    with pytest.raises(ValueError, match="code_weight -1"):
-        DiffusionConfig(code_weight=-1)
-
-
-def test_shipped_it_draws_the_same_without_what_only_training_needs():
+def test_shipped_it_draws_the_same_without_other_objectives():
     torch.manual_seed(0)
     model = UniMM(
         ModelConfig(
             backbone=BACKBONE,
-            objectives=(NextTokenConfig(), replace(tiny_objective("diffusion"), code_weight=0.1)),
+            objectives=(NextTokenConfig(), tiny_objective("diffusion")),
         ),
         special=SPECIAL,
         spec=SPEC,
@@ -168,10 +137,7 @@ def test_shipped_it_draws_the_same_without_what_only_training_needs():
     shipped = model.to_ship(["diffusion"])
     assert shipped.config.heads == ("diffusion",)
     missing = model.state_dict().keys() - shipped.state_dict().keys()
-    assert missing and all(
-        name.startswith(("objectives.next_token.", "objectives.diffusion.code_head."))
-        for name in missing
-    )
+    assert missing and all(name.startswith("objectives.next_token.") for name in missing)
     for found in (model, shipped):
         found.bind(tiny_image_tokenizer())
     assert torch.equal(drawn(model.eval(), 3), drawn(shipped, 3))

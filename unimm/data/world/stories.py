@@ -23,7 +23,7 @@ from unimm.data.world.records import (
 )
 from unimm.data.world.scene import BACKGROUNDS, Figure
 from unimm.data.world.splits import Split, is_heldout_relation
-from unimm.data.world.telling import LOOKS, Actor, Beat, Telling, say_again
+from unimm.data.world.telling import LOOKS, Actor, Beat, Telling, recap, say_again
 from unimm.data.world.words import DESTINATIONS
 
 __all__ = [
@@ -57,6 +57,7 @@ def sample_story(
     num_characters: int | None = None,
     has_change: bool | None = None,
     restated: float = 0.0,
+    recapped: float = 0.0,
 ) -> StoryRecord:
     """A story of four to six pages, mostly four.
 
@@ -69,6 +70,8 @@ def sample_story(
         num_characters: 1 or 2.
         has_change: whether a look changes on the way.
         restated: of the names on later pages, how many are followed by the look they stand for.
+        recapped: of the pages with two characters that leave a look to memory, how many end with a
+            sentence of it.
 
     Raises:
         ValueError: an argument out of its range.
@@ -93,7 +96,14 @@ def sample_story(
     for _ in range(20):
         try:
             return _tell_story(
-                rng, split, num_pages, introduction, num_characters, has_change, restated
+                rng,
+                split,
+                num_pages,
+                introduction,
+                num_characters,
+                has_change,
+                restated,
+                recapped,
             )
         except ValueError:  # a page's figures could not be placed: tell another story
             continue
@@ -108,6 +118,7 @@ def _tell_story(
     num_characters: int,
     has_change: bool,
     restated: float,
+    recapped: float,
 ) -> StoryRecord:
     figures = _cast(rng, split, num_characters)
     names = _names(rng, split, num_characters)
@@ -152,6 +163,8 @@ def _tell_story(
             beat = next_beat(telling, is_change=page == change_page)
             if restated > 0:
                 beat = say_again(telling, beat, restated)
+            if recapped > 0:
+                beat = recap(telling, beat, recapped)
         pages.append(_draw(telling, beat))
     story = tuple(pages)
     return StoryRecord(characters=characters, introduction=introduction, pages=story, split=split)

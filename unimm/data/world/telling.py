@@ -183,6 +183,30 @@ def say_again(telling: Telling, beat: Beat, share: float) -> Beat:
     return replace(beat, text=text, said=frozenset(said))
 
 
+def recap(telling: Telling, beat: Beat, share: float) -> Beat:
+    """Say looks that the page leaves to memory in a sentence of their own, ``Mia is a blue fox``.
+
+    Only where two characters are told of, so that a name has to be told from another. A model that
+    learned such pages can write this sentence behind a text that it is given, and then draws what
+    it has said.
+
+    Args:
+        telling: the story's state.
+        beat: a later page, as it is told; its characters were introduced on earlier pages.
+        share: how many of the pages end so.
+    """
+    left = [i for i in beat.actors if not any(who == i for who, _ in beat.said)]
+    if len(telling.actors) < 2 or not left or telling.rng.random() >= share:
+        return beat
+    sentences, said = [beat.text], set(beat.said)
+    for i in left:
+        actor = telling.actors[i]
+        sentences.append(f"{actor.name} is {look_phrase(actor.figure)}.")
+        said |= {(i, look) for look in LOOKS}
+        actor.since = dict.fromkeys(LOOKS, telling.page)
+    return replace(beat, text=" ".join(sentences), said=frozenset(said))
+
+
 def known_thing(telling: Telling, actor: Actor) -> tuple[str, ShownThing]:
     """How the text names a thing the story knows; its colour is mostly left to memory."""
     thing = actor.thing

@@ -1,13 +1,14 @@
 """Stories keep their characters, say every change, and know what a page must remember."""
 
 import re
+from functools import partial
 
 import pytest
 
 from unimm.data.world.scene import BACKGROUNDS, COLOURS, NATURAL, NO_HEADWEAR, OBJECTS, sample_rng
 from unimm.data.world.splits import Split
 from unimm.data.world.stories import INTRODUCTIONS, page_truth, sample_story
-from unimm.data.world.words import PLURALS
+from unimm.data.world.words import PLURALS, look_phrase
 
 CHANGES = ("paint", "hat_on", "hat_off")
 
@@ -218,3 +219,24 @@ def test_restated_looks_are_true_said_and_no_longer_left_to_memory():
                     words += rf" with an? {look.headwear}\b"
                 assert re.search(words, page.text), page.text
     assert 0.15 < num_said / names < 0.33  # not behind pronouns, nor where a look changes
+
+
+def test_recaps_say_true_looks_in_a_sentence_of_their_own():
+    num_left = num_recapped = 0
+    for i in range(100):
+        told = sample_story(sample_rng(37, 0, i), Split.TRAIN, num_characters=2, recapped=0.7)
+        for page in told.pages[1:]:
+            carried = {fact.subject for fact in page.carried if fact.attribute == "species"}
+            looks = {x.name: page.scene.placed[x.placed].figure for x in page.shown}
+            num_left += bool(carried)
+            for name, look in looks.items():
+                found = re.search(rf"[.!?] {name} is ({look_phrase(look)})\.", page.text)
+                num_recapped += bool(found)
+                assert not (found and name in carried)
+    assert 0 < num_left < num_recapped
+    for i in range(20):  # one character's name says whose look it is
+        alone = partial(sample_story, num_characters=1)
+        plain, asked = (
+            alone(sample_rng(38, 0, i), Split.TRAIN, recapped=share) for share in (0.0, 0.7)
+        )
+        assert plain == asked
