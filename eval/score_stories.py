@@ -4,8 +4,8 @@
     python eval/score_stories.py eval/configs/stories.yaml --num_stories 2 --splits heldout   # CPU
 
 Writes requests, samples, ``results.jsonl``, ``summary.json`` and ``report.html`` into the output
-folder; ``--ledger docs/results`` also the ledger ``stories.json``. Run it again to go on with a
-broken run.
+folder; ``--ledger docs/results`` also a ledger, ``stories.json`` or what ``--name`` says. Run it
+again to go on with a broken run.
 """
 
 import shlex
@@ -38,7 +38,7 @@ def main() -> None:
     tell(f"wrote {config.output}/summary.json and report.html")
     if config.ledger:
         path = write_ledger(
-            "stories",
+            config.name,
             command=shlex.join(["python", *sys.argv]),
             seed=config.seed,
             figures={name: table for name, table in summary.items() if name != "sets"},

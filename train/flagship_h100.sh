@@ -5,6 +5,7 @@
 #   train/flagship_h100.sh train      four ways to draw at once: 13 minutes on two GPUs
 #   train/flagship_h100.sh export     its int8 folder, runs/export/storyworld
 #   train/flagship_h100.sh stories    StoryEval, all sets and controls: 5 minutes
+#   train/flagship_h100.sh write_on   StoryEval, the model writing on behind the given texts: 4 minutes
 #   train/flagship_h100.sh pictures OBJECTIVE   WorldEval by masked, which is the ledger's worldeval,
 #       by transfusion or next_token, its worldeval_OBJECTIVE: 2 minutes each
 #   train/flagship_h100.sh denoiser   WorldEval by the denoiser at 10 and 50 steps, colour swaps: 3 minutes
@@ -50,6 +51,10 @@ stories)
     --sets words picture pair change written --sweep_sets words pair --controls \
     'first pages exchanged' 'names exchanged' 'pictures exchanged' \
     --output "$RUNS/storyeval" --ledger "$LEDGER" "$@"
+  ;;
+write_on)
+  python eval/score_stories.py eval/configs/stories_write_on.yaml --model "$MODEL" \
+    --output "$RUNS/storyeval_write_on" --ledger "$LEDGER" "$@"
   ;;
 pictures)
   name=worldeval_$1

@@ -4,7 +4,7 @@ Two characters are known; a later page names one of them, and its true picture i
 picture is read again under the other one's name. By how many nats is it likelier under the right
 name? A model that has not learned whom a name means gives 0, however well it draws; the measure
 moves before drawn pictures do. Words are asked the same: is the look of who is named likelier
-behind the name than the other one's?
+in a sentence behind the page than the other one's?
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -65,7 +65,7 @@ def score_binding(pipeline: Pipeline, config: BindingConfig) -> dict[str, dict[s
 
 
 def score_words(pipeline: Pipeline, config: BindingConfig) -> dict[str, dict[str, Any]]:
-    """Ask the text head whether ``, a blue fox`` is likelier behind ``Soon Mia`` than another look.
+    """Ask the text head whether ``Mia is a blue fox`` is likelier than the other one's look.
 
     Returns:
         Rows as of ``score_binding``.
@@ -111,9 +111,8 @@ def _word_gains(pipeline: Pipeline, tasks: Sequence[StoryTask]) -> Iterator[floa
         for page, texts, _ in named_pages(task):
             (named,) = (who["name"] for who in task.truth["pages"][page]["characters"])
             (other,) = looks.keys() - {named}
-            behind = [*texts[:-1], texts[-1].partition(named)[0] + named]
             right, wrong = (
-                words_nats(pipeline, behind, f", {looks[name]}", tokens[:page])
+                words_nats(pipeline, texts, f" {named} is {looks[name]}", tokens[:page])
                 for name in (named, other)
             )
             yield wrong - right

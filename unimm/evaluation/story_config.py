@@ -38,6 +38,7 @@ class StoryRunConfig:
         detector: folder of the judge.
         output: folder of the run; see ``unimm.evaluation.story_folder``.
         ledger: folder of the ledger; empty writes none.
+        name: of the ledger.
         splits: validation (seen combinations) and held-out.
         sets: which sets of stories; see ``unimm.evaluation.story_sets``.
         controls: which controls; likewise.
@@ -61,6 +62,7 @@ class StoryRunConfig:
     detector: str = "unimm/assets/models/detector"
     output: str = "runs/story_scores"
     ledger: str = ""
+    name: str = "stories"
     splits: tuple[str, ...] = ("validation", "heldout")
     sets: tuple[str, ...] = SETS
     controls: tuple[str, ...] = tuple(CONTROLS)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from sightings import detection, judged, true_sighting
 
 from unimm.data.world.scene import sample_rng
@@ -9,7 +10,7 @@ from unimm.data.world.splits import Split
 from unimm.data.world.stories import sample_story
 from unimm.evaluation.story_measures import measure_stories
 from unimm.evaluation.story_sets import story_task, story_tasks
-from unimm.evaluation.story_written import told_change, written_task
+from unimm.evaluation.story_written import told_change, without_restated, written_task
 from unimm.judges.sightings import Sighting
 
 
@@ -42,7 +43,6 @@ def test_the_world_s_own_text_makes_the_world_s_own_truth() -> None:
             num_characters=1,
             has_change=index % 2 == 0,
             introduction="both",
-            restated=0.3 if index % 3 == 0 else 0.0,
         )
         task = story_task(index, story)
         read = written_task(task, task.page_texts)
@@ -56,6 +56,15 @@ def test_the_world_s_own_text_makes_the_world_s_own_truth() -> None:
         tables = measure_stories([judged(read, sightings=sightings)])
         assert tables["alone"]["all"].value == 1.0
         assert tables["text atoms"]["all"].value == 1.0
+
+
+@pytest.mark.parametrize(
+    "said", ["Mia, a blue fox with a crown, sleeps.", "Mia sleeps. Mia is a blue fox with a crown."]
+)
+def test_a_look_that_is_said_again_changes_nothing(said: str) -> None:
+    left, is_said = without_restated(said, "Mia")
+    assert is_said and "fox" not in left and "crown" not in left and not told_change(left)
+    assert without_restated("Mia is happy.", "Mia") == ("Mia is happy.", False)
 
 
 def test_looks_are_judged_until_another_character_comes_in() -> None:

@@ -23,7 +23,7 @@ from unimm.data.world.records import (
 )
 from unimm.data.world.scene import BACKGROUNDS, Figure
 from unimm.data.world.splits import Split, is_heldout_relation
-from unimm.data.world.telling import LOOKS, Actor, Beat, Telling, recap, say_again
+from unimm.data.world.telling import LOOKS, Actor, Beat, Telling, recap
 from unimm.data.world.words import DESTINATIONS
 
 __all__ = [
@@ -56,7 +56,6 @@ def sample_story(
     introduction: str | None = None,
     num_characters: int | None = None,
     has_change: bool | None = None,
-    restated: float = 0.0,
     recapped: float = 0.0,
 ) -> StoryRecord:
     """A story of four to six pages, mostly four.
@@ -69,7 +68,6 @@ def sample_story(
         introduction: one of ``INTRODUCTIONS``; half are by picture when left out.
         num_characters: 1 or 2.
         has_change: whether a look changes on the way.
-        restated: of the names on later pages, how many are followed by the look they stand for.
         recapped: of the pages with two characters that leave a look to memory, how many end with a
             sentence of it.
 
@@ -102,7 +100,6 @@ def sample_story(
                 introduction,
                 num_characters,
                 has_change,
-                restated,
                 recapped,
             )
         except ValueError:  # a page's figures could not be placed: tell another story
@@ -117,7 +114,6 @@ def _tell_story(
     introduction: str,
     num_characters: int,
     has_change: bool,
-    restated: float,
     recapped: float,
 ) -> StoryRecord:
     figures = _cast(rng, split, num_characters)
@@ -161,8 +157,6 @@ def _tell_story(
             beat = introduce_second(telling)
         else:
             beat = next_beat(telling, is_change=page == change_page)
-            if restated > 0:
-                beat = say_again(telling, beat, restated)
             if recapped > 0:
                 beat = recap(telling, beat, recapped)
         pages.append(_draw(telling, beat))

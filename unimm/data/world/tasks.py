@@ -53,11 +53,9 @@ class WorldMix:
         styles: the arts of everything but stories, which are 3D.
         given_first_pictures: of stories introduced by picture only, how many give that picture.
         two_characters: of the captions to draw, how many show two characters.
-        restated: of the names on stories' later pages, how many are followed by the look that they
-            stand for. StoryEval's texts say it once only.
         recapped: of those pages in stories of two characters that leave a look to memory, how many
-            end with a sentence of it; ``generate(write_on=True)`` lets a model add it to a text
-            that it is given.
+            end with a sentence of it. StoryEval's texts say a look once only, but
+            ``generate(write_on=True)`` lets a model add such a sentence to a text that it is given.
     """
 
     story: float = 0.5
@@ -67,7 +65,6 @@ class WorldMix:
     styles: tuple[str, ...] = ("3d",)
     given_first_pictures: float = 0.5
     two_characters: float = 0.0
-    restated: float = 0.0
     recapped: float = 0.0
 
     def __post_init__(self) -> None:
@@ -76,7 +73,7 @@ class WorldMix:
             raise ValueError(f"shares of documents are {shares}; give one above 0, none below")
         if not self.styles or not set(self.styles) <= set(STYLES):
             raise ValueError(f"unknown styles {self.styles}; known: {STYLES}")
-        for name in ("given_first_pictures", "two_characters", "restated", "recapped"):
+        for name in ("given_first_pictures", "two_characters", "recapped"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it is a share from 0 to 1")
 
@@ -163,7 +160,7 @@ def story_truth(story: StoryRecord) -> dict[str, Any]:
 
 
 def _story(rng: np.random.Generator, split: Split, mix: WorldMix) -> WorldDocument:
-    story = sample_story(rng, split, restated=mix.restated, recapped=mix.recapped)
+    story = sample_story(rng, split, recapped=mix.recapped)
     is_picture = story.introduction == "picture"
     is_given = is_picture and bool(rng.random() < mix.given_first_pictures)
     return story_document(story, is_first_given=is_given)

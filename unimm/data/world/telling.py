@@ -1,6 +1,5 @@
 """A story while it is told: who is who, what is where, and how a beat becomes a sentence."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -155,32 +154,6 @@ def full_name(actor: Actor) -> str:
     if actor.figure.headwear == NO_HEADWEAR:
         return f"{actor.name} the {noun_phrase(actor.figure)}"
     return f"{actor.name}, {look_phrase(actor.figure)},"
-
-
-def say_again(telling: Telling, beat: Beat, share: float) -> Beat:
-    """Say some looks again that the story knows: `Soon Mia, a blue fox with a crown, sleeps`.
-
-    Training reads such pages so that a name recalls its look in words already: each word of the
-    look is a target, while a picture tells who is meant by a few of its codes only.
-
-    Args:
-        telling: the story's state.
-        beat: a later page, as it is told; its characters were introduced on earlier pages.
-        share: how many of the names are followed by their look.
-    """
-    text, said = beat.text, set(beat.said)
-    for i in beat.actors:
-        actor = telling.actors[i]
-        found = re.search(rf"\b{actor.name}\b(?!')", text)
-        if not found or any(who == i for who, _ in said) or telling.rng.random() >= share:
-            continue
-        words, rest = full_name(actor), text[found.end() :]
-        if not rest.startswith(" "):  # the sentence goes on with a mark of its own
-            words = words.removesuffix(",")
-        text = text[: found.start()] + words + rest
-        said |= {(i, look) for look in LOOKS}
-        actor.since = dict.fromkeys(LOOKS, telling.page)
-    return replace(beat, text=text, said=frozenset(said))
 
 
 def recap(telling: Telling, beat: Beat, share: float) -> Beat:

@@ -194,33 +194,6 @@ def test_stories_repeat_and_take_orders():
         sample_story(rng, Split.TRAIN, num_characters=3)
 
 
-def test_restated_looks_are_true_said_and_no_longer_left_to_memory():
-    names = num_said = 0
-    for i in range(150):
-        story = sample_story(sample_rng(37, 0, i), Split.TRAIN, restated=0.3)
-        last_said: dict[str, int] = {}
-        for number, page in enumerate(story.pages[1:], 1):
-            assert not re.search(r",[.!?]|,,|  |'s the ", page.text), page.text
-            carried = {(fact.subject, fact.attribute): fact.since for fact in page.carried}
-            for shown in page.shown:
-                since = carried.get((shown.name, "species"), number)
-                assert since == last_said.get(shown.name, since) or since == number
-                look = page.scene.placed[shown.placed].figure
-                is_said = (shown.name, "species") not in carried
-                is_said &= number > 1 or len(story.characters) == 1
-                names += 1
-                if not is_said:
-                    continue
-                num_said += 1
-                last_said[shown.name] = number
-                tint = "" if look.tint == NATURAL else f"{look.tint} "
-                words = rf"{shown.name}(,? (the|an?)) {tint}{look.kind}\b"
-                if look.headwear != NO_HEADWEAR:
-                    words += rf" with an? {look.headwear}\b"
-                assert re.search(words, page.text), page.text
-    assert 0.15 < num_said / names < 0.33  # not behind pronouns, nor where a look changes
-
-
 def test_recaps_say_true_looks_in_a_sentence_of_their_own():
     num_left = num_recapped = 0
     for i in range(100):
