@@ -218,10 +218,10 @@ def _image(command: ImageCommand) -> dict[str, Any]:
     _check_suffix(command.output, PICTURES)
     if not command.prompt:
         raise ValueError("say what to draw: unimm image 'A blue fox.'")
-    given = [] if command.picture is None else [command.picture]
-    prompts = [[*given, text] for text in command.prompt]
+    given = "" if command.picture is None else command.picture
+    texts = [[text] for text in command.prompt]
     stories = _generate(
-        command.shared, prompts, num_images=1, max_text_tokens=0, **vars(command.drawing)
+        command.shared, [[given]] * len(texts), page_texts=texts, **vars(command.drawing)
     )
     entries, lines = [], []
     for number, story in enumerate(stories, start=1):

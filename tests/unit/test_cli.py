@@ -62,9 +62,12 @@ def test_pages_of_ones_own_and_windows(run, tmp_path):
     assert code == 1 and "--page tells one story" in error
 
 
-def test_image_draws_and_changes(run, tmp_path):
+def test_image_draws_and_changes(run, model, tmp_path):
     first, second = tmp_path / "a.png", tmp_path / "b.png"
     assert run("image", "mia", "--seed", 1, "--output", first)[0] == 0
+    same = unimm.generate_image(unimm.load_pipeline(model, device="cpu"), "mia", seed=1)
+    with Image.open(first) as drawn:
+        assert drawn.tobytes() == same.tobytes()
     assert run("image", "she", "--picture", first, "--seed", 1, "--output", second)[0] == 0
     with Image.open(first) as a, Image.open(second) as b:
         assert a.size == b.size == (16, 16) and a.tobytes() != b.tobytes()
