@@ -37,9 +37,11 @@ class MLP(nn.Sequential):
         """``(B, n, D)`` to ``(B, n, D)``."""
         first, _, last = self
         assert isinstance(first, nn.Linear)
-        if self.training or not x.is_cuda or not can_fuse(x):
+        is_half = x.is_cuda and x.dtype != torch.float32
+        if self.training or not is_half or not can_fuse(x):
             return super().forward(x)
-        # Within the product a GPU applies this same GELU, where a CPU applies the exact one.
+        # As part of a product a GPU applies this GELU, in half precision well enough; a CPU, the
+        # exact one.
         gelu_of_product: Any = torch._addmm_activation  # pyright: ignore[reportPrivateImportUsage]
         inner = gelu_of_product(first.bias, x.flatten(0, 1), first.weight.t(), use_gelu=True)
         return last(inner).view(x.shape)
