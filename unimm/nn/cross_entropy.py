@@ -33,7 +33,7 @@ def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
     Returns:
         ``(N,)`` float32, nats.
     """
-    if logits.is_cuda and has_triton_package():
+    if logits.is_cuda and _has_kernels():
         return losses_by_kernel(logits, labels)
     most = max(1, MOST_LOGITS // logits.shape[-1])
     if len(logits) <= most:
@@ -53,6 +53,11 @@ def losses_by_kernel(logits: Tensor, labels: Tensor) -> Tensor:
     A label outside of the vocabulary costs NaN, which a run does not train on.
     """
     return _kernel_losses(logits, labels)[0]
+
+
+@torch.compiler.assume_constant_result  # a compiler does not look into it
+def _has_kernels() -> bool:
+    return has_triton_package()
 
 
 def _losses(logits: Tensor, labels: Tensor) -> Tensor:
