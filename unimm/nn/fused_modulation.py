@@ -1,7 +1,7 @@
 """What lies between a denoiser's products, in one pass each on a GPU; see ``dit_blocks.py``.
 
-A block of a denoiser that is told of every patch reads and writes its stream a dozen times in
-PyTorch's kernels, which takes as long as half of its products do.
+PyTorch's kernels for a residual, its norm and its modulation read and write the whole stream some
+twelve times; these read each input once and write each result once.
 """
 
 from typing import Any
