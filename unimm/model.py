@@ -157,6 +157,12 @@ class UniMM(nn.Module):
             if isinstance(module, Denoiser):
                 yield from module.blocks
 
+    def lay_together(self) -> None:
+        """Move matrices that read the same behind each other, for steps that take them as one."""
+        for module in self.modules():
+            if isinstance(module, (Backbone, Denoiser)):
+                module.lay_together()
+
     def embed_codes(self, code_ids: Tensor) -> Tensor:
         """Embed context codes ``(...)`` to ``(..., D)``; ``NULL_CODE`` is the null picture."""
         null = self.spec.codebook_size

@@ -102,7 +102,7 @@ class Pipeline:
         default = torch.bfloat16 if target.type == "cuda" else torch.float32
         self.model.to(target, dtype or default)
         if target.type == "cuda":
-            self.model.backbone.lay_together()
+            self.model.lay_together()
         self.image_tokenizer.to(target)
         # A GPU's convolutions read weights so; turning them takes as long as a small picture.
         layout = torch.channels_last if target.type == "cuda" else torch.contiguous_format

@@ -11,12 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unimm.nn.adjacent import lay_together
 from unimm.nn.dit_blocks import (
+    Attention,
     Block,
     Conditioning,
     MMDiTBlock,
     Modulation,
     PlainBlock,
+    Stream,
     TableModulation,
     modulate,
 )
@@ -130,13 +133,13 @@ class Denoiser(nn.Module):
         hidden = self.input(to_patches(x, p).to(dtype)) + places  # (B, n, D)
         told = self.context(context.to(dtype)) + places  # (B, n, D)
         time = self.time(t, scalars)[:, None]  # (B, 1, D)
-        condition = self._condition(time, told)
+        condition = functional.silu(self._condition(time, told))  # one for all blocks
         if config.conditioning == "in_context":
             hidden = torch.cat([hidden, told, time], dim=1)  # (B, 2 n + 1, D)
 
         wanted = [layer % config.depth for layer in layers]
         features: dict[int, Tensor] = {}
-        block_condition = condition if self.shared is None else self.shared(functional.silu(time))
+        block_condition = condition if self.shared is None else self.shared(condition)
         for i, block in enumerate(self.blocks):
             hidden, told = block(hidden, told, block_condition)
             if i in wanted:
@@ -147,6 +150,12 @@ class Denoiser(nn.Module):
         shift, scale = self.modulation(final)
         patches = self.output(modulate(hidden, shift, scale)).float()  # (B, n, C p p)
         return Denoised(from_patches(patches, p, height), tuple(features[i] for i in wanted))
+
+    def lay_together(self) -> None:
+        """Move matrices that read the same behind each other: inference takes them as one."""
+        for module in self.modules():
+            if isinstance(module, (Attention, Stream)) and module.queries is not None:
+                lay_together((module.queries.linear, module.keys_values.linear))
 
     def _block(self, number: int) -> nn.Module:
         config = self.config

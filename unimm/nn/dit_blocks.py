@@ -4,13 +4,20 @@ Legend: ``B`` pictures, ``n`` patches, ``m`` context vectors, ``D`` width.
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unimm.nn.adjacent import products
 from unimm.nn.embeddings import ZeroLinear
+from unimm.nn.fused_modulation import (
+    add_fused,
+    add_modulate_fused,
+    can_fuse,
+    norm_heads_fused,
+)
 from unimm.nn.transformer import RMSNorm
 
 Conditioning = Literal[
@@ -26,6 +33,26 @@ class MLP(nn.Sequential):
         inner = int(dim * ratio)
         super().__init__(nn.Linear(dim, inner), nn.GELU(approximate="tanh"), nn.Linear(inner, dim))
 
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, n, D)`` to ``(B, n, D)``."""
+        first, _, last = self
+        assert isinstance(first, nn.Linear)
+        is_half = x.is_cuda and x.dtype != torch.float32
+        if self.training or not is_half or not can_fuse(x):
+            return super().forward(x)
+        # As part of a product a GPU applies this GELU, in half precision well enough; a CPU, the
+        # exact one.
+        gelu_of_product: Any = torch._addmm_activation  # pyright: ignore[reportPrivateImportUsage]
+        inner = gelu_of_product(first.bias, x.flatten(0, 1), first.weight.t(), use_gelu=True)
+        return last(inner).view(x.shape)
+
+
+def norm_heads(heads: Tensor, norm: RMSNorm) -> Tensor:
+    """Normalise queries or keys ``(B, H, n, D / H)`` that nobody else holds."""
+    if norm.training or not can_fuse(heads):
+        return norm(heads).to(heads.dtype)  # autocast normalises in float32
+    return norm_heads_fused(heads, norm.weight, eps=norm.eps)
+
 
 class Queries(nn.Module):
     """Queries of one stream, normalised per head: ``(B, n, D)`` to ``(B, H, n, D / H)``."""
@@ -38,8 +65,12 @@ class Queries(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Project and normalise."""
-        query = self.linear(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-        return self.norm(query).to(query.dtype)  # autocast normalises in float32
+        return self.split(self.linear(x))
+
+    def split(self, projected: Tensor) -> Tensor:
+        """Cut into heads and normalise."""
+        query = projected.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return norm_heads(query, self.norm)
 
 
 class KeysValues(nn.Module):
@@ -53,9 +84,22 @@ class KeysValues(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Project ``(B, n, D)`` and normalise the keys."""
-        both = self.linear(x).unflatten(-1, (2, self.num_heads, -1))  # (B, n, 2, H, D / H)
+        return self.split(self.linear(x))
+
+    def split(self, projected: Tensor) -> tuple[Tensor, Tensor]:
+        """Cut ``(B, n, 2 D)`` into heads and normalise the keys."""
+        both = projected.unflatten(-1, (2, self.num_heads, -1))  # (B, n, 2, H, D / H)
         key, value = both.permute(2, 0, 3, 1, 4).unbind(0)
-        return self.norm(key).to(value.dtype), value
+        return norm_heads(key, self.norm), value
+
+
+def project(x: Tensor, queries: Queries, keys_values: KeysValues) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of one stream ``(B, n, D)``: three ``(B, H, n, D / H)``."""
+    if queries.training or not can_fuse(x):
+        return queries(x), *keys_values(x)
+    layers = (queries.linear, keys_values.linear)
+    query, both = products(x, [layer.weight for layer in layers], [layer.bias for layer in layers])
+    return queries.split(query), *keys_values.split(both)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -81,16 +125,37 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
         """``x (B, n, D)`` and ``source (B, m, D)`` to ``(B, n, D)``."""
+        if x is source:
+            return self.output(attend(*project(x, self.queries, self.keys_values)))
         return self.output(attend(self.queries(x), *self.keys_values(source)))
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Normalise without weights, then shift and scale: the "adaLN" of DiT."""
+    if can_fuse(x):
+        return add_modulate_fused(x, None, None, shift, scale, eps=_EPS)[1]
     return functional.layer_norm(x, x.shape[-1:], eps=_EPS) * (1 + scale) + shift
 
 
+def add(x: Tensor, branch: Tensor, gate: Tensor | None) -> Tensor:
+    """Add what a branch gave to the stream, gated if there is a gate."""
+    if can_fuse(x):
+        return add_fused(x, branch, gate)
+    return x + (branch if gate is None else gate * branch)
+
+
+def add_modulate(
+    x: Tensor, branch: Tensor, gate: Tensor | None, shift: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor]:
+    """``add`` and then ``modulate``: the stream, and what the next branch sees of it."""
+    if can_fuse(x):
+        return add_modulate_fused(x, branch, gate, shift, scale, eps=_EPS)
+    x = add(x, branch, gate)
+    return x, modulate(x, shift, scale)
+
+
 class Modulation(nn.Module):
-    """Shifts, scales and gates from a condition; all zero at first."""
+    """Shifts, scales and gates from a condition behind its SiLU; all zero at first."""
 
     def __init__(self, dim: int, count: int) -> None:
         super().__init__()
@@ -99,7 +164,7 @@ class Modulation(nn.Module):
 
     def forward(self, condition: Tensor) -> tuple[Tensor, ...]:
         """``(B, 1 or n, D)`` to ``count`` tensors of that shape."""
-        return self.linear(functional.silu(condition)).chunk(self.count, dim=-1)
+        return self.linear(condition).chunk(self.count, dim=-1)
 
 
 class TableModulation(nn.Module):
@@ -142,13 +207,17 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """``x (B, n, D)``, ``context (B, m, D)``, ``condition (B, 1 or n, D)`` to x, context."""
-        *first, shift, scale, gate = self.modulation(condition)
-        if self.attention is not None:
+        *first, shift, scale, last_gate = self.modulation(condition)
+        if self.attention is None:
+            seen = modulate(x, shift, scale)
+        else:
             seen = modulate(x, first[0], first[1])
-            x = x + first[2] * self.attention(seen, seen)
-        if self.cross is not None:
-            x = x + self.cross(x, context)
-        return x + gate * self.mlp(modulate(x, shift, scale)), context
+            gate, branch = first[2], self.attention(seen, seen)
+            if self.cross is not None:
+                x = add(x, branch, gate)
+                gate, branch = None, self.cross(x, context)
+            x, seen = add_modulate(x, branch, gate, shift, scale)
+        return add(x, self.mlp(seen), last_gate), context
 
 
 class PlainBlock(nn.Module):
@@ -182,9 +251,9 @@ class Stream(nn.Module):
     def finish(self, x: Tensor, mixed: Tensor, modulation: tuple[Tensor, ...]) -> Tensor:
         """Add the joint attention's result and the feed-forward to ``x (B, n, D)``."""
         assert self.output is not None and self.mlp is not None
-        gate, mlp_shift, mlp_scale, mlp_gate = modulation[2:]
-        x = x + gate * self.output(mixed)
-        return x + mlp_gate * self.mlp(modulate(x, mlp_shift, mlp_scale))
+        gate, shift, scale, last_gate = modulation[2:]
+        x, seen = add_modulate(x, self.output(mixed), gate, shift, scale)
+        return add(x, self.mlp(seen), last_gate)
 
 
 class MMDiTBlock(nn.Module):
@@ -200,11 +269,13 @@ class MMDiTBlock(nn.Module):
         assert self.image.queries is not None
         ours, theirs = self.image.modulation(condition), self.context.modulation(condition)
         image, told = modulate(x, ours[0], ours[1]), modulate(context, theirs[0], theirs[1])
-        sides = zip(self.image.keys_values(image), self.context.keys_values(told), strict=True)
-        key, value = (torch.cat(pair, dim=2) for pair in sides)  # (B, H, n + m, D / H)
-        query = self.image.queries(image)
+        query, *seen = project(image, self.image.queries, self.image.keys_values)
         if self.context.queries is None:
+            sides = zip(seen, self.context.keys_values(told), strict=True)
+            key, value = (torch.cat(pair, dim=2) for pair in sides)  # (B, H, n + m, D / H)
             return self.image.finish(x, attend(query, key, value), ours), context
-        query = torch.cat([query, self.context.queries(told)], dim=2)
-        first, second = attend(query, key, value).split([x.shape[1], context.shape[1]], dim=1)
+        others = project(told, self.context.queries, self.context.keys_values)
+        sides = zip((query, *seen), others, strict=True)
+        mixed = attend(*(torch.cat(pair, dim=2) for pair in sides))
+        first, second = mixed.split([x.shape[1], context.shape[1]], dim=1)
         return self.image.finish(x, first, ours), self.context.finish(context, second, theirs)

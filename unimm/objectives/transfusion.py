@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from unimm.diffusion.path import add_noise, velocity_of
 from unimm.diffusion.sampler import denoise
@@ -185,7 +186,7 @@ class Transfusion(Objective[NoisyDraw]):
 
     def _velocity(self, hidden: Tensor, t: Tensor) -> Tensor:
         """Hidden states ``(M, n, D)`` at times ``(M,)`` to velocities ``(M, C, h, w)`` float32."""
-        shift, scale = self.modulation(self.time(t)[:, None])
+        shift, scale = self.modulation(functional.silu(self.time(t))[:, None])
         hidden = hidden.to(self.output.weight.dtype)
         patches = self.output(modulate(hidden, shift, scale)).float()
         return from_patches(patches, self.config.patch_size, self.spec.grid_size)

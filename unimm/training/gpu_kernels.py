@@ -11,6 +11,8 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
+from unimm.nn.cross_entropy import losses_by_kernel, token_losses
+
 Counting = Callable[[bool], AbstractContextManager[None]]
 """Says whether tensors made within it are there as a whole, or only pass through a kernel."""
 
@@ -92,10 +94,10 @@ class _RMSNorm(torch.autograd.Function):
 
 
 class GpuKernels(TorchFunctionMode):
-    """Norms on tensors of the CPU take the format, and keep what they keep, on a GPU.
+    """Norms and losses on tensors of the CPU take the format, and keep what they keep, on a GPU.
 
-    Only there autocast computes them in float32, and only there they are one kernel. No other
-    function of our models differs: losses are in float32 anyway.
+    Only there autocast computes norms in float32, and only there they are one kernel, as the
+    cross-entropy is. No other function of our models differs.
 
     Args:
         is_mixed: whether autocast is on.
@@ -110,6 +112,8 @@ class GpuKernels(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func is token_losses:
+            return losses_by_kernel(*args, **kwargs)
         if func not in (functional.layer_norm, functional.rms_norm):
             return func(*args, **kwargs)
         if self._is_mixed:

@@ -1,6 +1,7 @@
 import copy
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from unimm.nn.adjacent import _joined, lay_together, products
@@ -26,6 +27,19 @@ def test_weights_that_lie_together_are_one_product_with_the_same_results():
     for found, other, weight in zip(products(x, weights), apart, before, strict=True):
         torch.testing.assert_close(found, other)
         torch.testing.assert_close(found, functional.linear(x, weight))
+
+
+def test_biases_move_with_their_weights():
+    torch.manual_seed(0)
+    modules, x = [nn.Linear(8, 12), nn.Linear(8, 4)], torch.randn(5, 3, 8)
+    weights, biases = [m.weight for m in modules], [m.bias for m in modules]
+    expected = [module(x) for module in modules]
+    for is_together in (False, True):
+        if is_together:
+            lay_together(modules)
+            assert _joined(weights) is not None and _joined(biases) is not None
+        for found, other in zip(products(x, weights, biases), expected, strict=True):
+            torch.testing.assert_close(found, other)
 
 
 def test_what_was_moved_apart_is_multiplied_apart():

@@ -113,6 +113,18 @@ def test_features_on_request(conditioning):
     assert model(*inputs()).features == ()
 
 
+@pytest.mark.parametrize("conditioning", ["adaln_zero", "mmdit"])
+def test_matrices_that_lie_together_compute_save_and_learn_the_same(conditioning):
+    model = make(conditioning)
+    trained(model)
+    expected = model(*inputs()).velocity
+    before = {name: x.clone() for name, x in model.state_dict().items()}
+    model.lay_together()
+    assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
+    assert torch.equal(model(*inputs()).velocity, expected)
+    assert trained(model) == {name for name, _ in model.named_parameters()}
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_thousand_times_give_a_thousand_embeddings(dtype):
     torch.manual_seed(0)

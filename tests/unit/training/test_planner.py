@@ -6,14 +6,19 @@ import pytest
 import torch
 from corpora import recipe_planner, tiny_run
 from helpers import SPECIAL, tiny_image_tokenizer, tiny_objective
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from unimm.model import ModelConfig, UniMM
+from unimm.nn import cross_entropy
+from unimm.nn.cross_entropy import token_losses
 from unimm.nn.transformer import BackboneConfig
 from unimm.objectives import OBJECTIVES
 from unimm.training import engine as engine_module
+from unimm.training import gpu_kernels
 from unimm.training import memory as memory_module
 from unimm.training.config import EngineConfig
 from unimm.training.engine import choose_device
+from unimm.training.footprint import LiveBytes, _backward
 from unimm.training.measure import measure_peak
 from unimm.training.plan_page import describe_plan
 from unimm.training.planner import Cluster, Planner
@@ -56,6 +61,12 @@ def test_estimated_peaks_are_within_a_tenth_of_measured_ones(tmp_path, monkeypat
     assert estimated == pytest.approx(measured, rel=0.1)
 
 
+@pytest.fixture
+def float32_losses(monkeypatch):
+    """The loss of runs from before it had a kernel: PyTorch's, of float32 logits."""
+    monkeypatch.setattr(gpu_kernels, "losses_by_kernel", cross_entropy._losses)
+
+
 # Peaks that torch.cuda.max_memory_allocated gave in 1e9 bytes, and pictures that a step held on the
 # average, in runs of up to 1,500 steps on one H200, 2026-11-27, PyTorch 2.11: 16 rows of 4,608
 # positions, autocast, ZeRO 0, layers of the trunk compiled, the denoiser not. The text before each
@@ -70,6 +81,7 @@ ON_H200 = {
 }
 
 
+@pytest.mark.usefixtures("float32_losses")
 @pytest.mark.parametrize(
     "name", [x if x == "diffusion" else pytest.param(x, marks=pytest.mark.long) for x in ON_H200]
 )
@@ -84,6 +96,7 @@ def test_estimates_are_what_a_gpu_held(monkeypatch, name):
     assert estimated == pytest.approx(peak, rel=0.05)  # a term that is missing must show
 
 
+@pytest.mark.usefixtures("float32_losses")
 def test_the_estimate_of_a_compiled_denoiser_is_what_a_gpu_held():
     """A run as those above, but with blocks compiled and 8 draws, held 23.18 GiB."""
     draws = ["--model.objectives.0.num_draws", "8"]
@@ -97,6 +110,7 @@ TRUNK_ON_H200 = [(1, 1, 37.9), (1, 3, 39.32), (2, 1, 32.73), (2, 2, 32.73), (2, 
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("float32_losses")
 def test_estimates_of_a_trunk_of_700m_are_what_gpus_held():
     sizes = {"dim": 1536, "depth": 24, "num_heads": 12, "num_kv_heads": 12, "ffn_dim": 4096}
     settings = {f"model.backbone.{key}": value for key, value in sizes.items()}
@@ -143,6 +157,16 @@ def test_what_saves_activations_saves_them_in_the_plan(tmp_path):
     assert 0.5 * activations() < shared < 0.75 * activations(), "the heads see whole rows"
     compiled = activations(precision="autocast", compile=True)
     assert 0.3 < compiled / activations(precision="autocast") < 0.9
+
+
+def test_losses_on_a_gpu_add_only_the_gradient_of_the_logits():
+    fake, live = FakeTensorMode(), LiveBytes()
+    with fake:
+        logits = torch.empty(100, 5000, dtype=torch.bfloat16, requires_grad=True)
+        labels = torch.empty(100, dtype=torch.int64)
+    with fake, live, gpu_kernels.GpuKernels(is_mixed=True, counting=live.counting):
+        _backward(token_losses(logits, labels).sum())
+    assert live.peak == pytest.approx(logits.nbytes, rel=0.01)
 
 
 def test_blocks_of_a_denoiser_are_compiled_too(tmp_path):
