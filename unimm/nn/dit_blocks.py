@@ -132,14 +132,14 @@ class Attention(nn.Module):
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Normalise without weights, then shift and scale: the "adaLN" of DiT."""
-    if can_fuse(x):
+    if can_fuse(x, shift, scale):
         return add_modulate_fused(x, None, None, shift, scale, eps=_EPS)[1]
     return functional.layer_norm(x, x.shape[-1:], eps=_EPS) * (1 + scale) + shift
 
 
 def add(x: Tensor, branch: Tensor, gate: Tensor | None) -> Tensor:
     """Add what a branch gave to the stream, gated if there is a gate."""
-    if can_fuse(x):
+    if can_fuse(x, branch, gate):
         return add_fused(x, branch, gate)
     return x + (branch if gate is None else gate * branch)
 
@@ -148,7 +148,7 @@ def add_modulate(
     x: Tensor, branch: Tensor, gate: Tensor | None, shift: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor]:
     """``add`` and then ``modulate``: the stream, and what the next branch sees of it."""
-    if can_fuse(x):
+    if can_fuse(x, branch, gate, shift, scale):
         return add_modulate_fused(x, branch, gate, shift, scale, eps=_EPS)
     x = add(x, branch, gate)
     return x, modulate(x, shift, scale)

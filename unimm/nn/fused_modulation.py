@@ -14,15 +14,16 @@ _WARP_NUMBERS = 512
 """Of a row that a warp holds: two reads of 16 bytes a thread, of each tensor, are under way."""
 
 
-def can_fuse(x: Tensor) -> bool:
-    """Whether our kernels can be used: inference on a GPU that Triton compiles for.
+def can_fuse(x: Tensor, *others: Tensor | None) -> bool:
+    """Whether our kernels can be used: inference in one format, on a GPU that Triton compiles for.
 
     Autocast would change formats on the way, and a compiler joins these steps by itself.
     """
     if not x.is_cuda or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return False
+    is_same = all(other is None or other.dtype == x.dtype for other in others)
     is_plain = x.dtype != torch.float64 and not torch.is_autocast_enabled("cuda")
-    return is_plain and has_triton_package()
+    return is_same and is_plain and has_triton_package()
 
 
 def add_fused(x: Tensor, branch: Tensor, gate: Tensor | None) -> Tensor:
@@ -82,7 +83,6 @@ def _run(
 ) -> tuple[Tensor, Tensor]:
     batch, num_places, size = x.shape
     given = [x if part is None else part for part in (x, branch, gate, shift, scale)]
-    assert all(part.dtype == x.dtype for part in given), [part.dtype for part in given]
     # Rows may lie apart, as parts of what one product gave; what is one for all has a stride of 0.
     given = [part if part.stride(-1) == 1 else part.contiguous() for part in given]
     given = [part.expand(x.shape) for part in given]
