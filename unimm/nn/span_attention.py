@@ -51,19 +51,16 @@ class SpanTiles:
 
     Attributes:
         width: of heads that tiles are cut for, an entry of ``TILES``.
-        query_spans: ``(3, B, n)`` int32: start of a query's document and of its segment, end of its
-            block.
-        key_spans: ``(2, B, n)`` int32: the first query that sees a key, one past the last.
-        context_places: ``(B, n)`` int32: a key's own place if it is context, else -1.
+        document_starts: ``(B, n)`` int32, first position of a query's document.
+        key_spans: ``(B, n, 2)`` int32: the first query that sees a key, one past the last.
         forward: tiles that the forward goes through.
         query_gradient: the same for gradients of queries.
         query_ranges: of ``find_query_ranges``, for gradients of keys.
     """
 
     width: int
-    query_spans: Tensor
+    document_starts: Tensor
     key_spans: Tensor
-    context_places: Tensor
     forward: KeyLists
     query_gradient: KeyLists
     query_ranges: Tensor
@@ -87,7 +84,6 @@ def cut_spans(spans: Spans, *, head_width: int, is_causal: bool) -> SpanTiles:
             f"{max(TILES)}: use backend 'flex'"
         )
     tiles = TILES[width]
-    places = torch.arange(spans.is_context.shape[1], device=spans.is_context.device)
     seen_from, seen_until = spans.of_keys()
     forward = find_key_lists(spans, tiles.forward, is_causal=is_causal)
     is_same = (tiles.forward.queries, tiles.forward.keys) == (
@@ -96,9 +92,8 @@ def cut_spans(spans: Spans, *, head_width: int, is_causal: bool) -> SpanTiles:
     )
     return SpanTiles(
         width=width,
-        query_spans=torch.stack((spans.document_start, spans.segment_start, spans.block_end)),
-        key_spans=torch.stack((seen_from, seen_until)),
-        context_places=torch.where(spans.is_context, places, -1).int(),
+        document_starts=spans.document_start,
+        key_spans=torch.stack((seen_from, seen_until), -1),
         forward=forward,
         query_gradient=forward
         if is_same
@@ -123,9 +118,8 @@ def span_attention(query: Tensor, key: Tensor, value: Tensor, tiles: SpanTiles) 
         query,
         key,
         value,
-        tiles.query_spans,
+        tiles.document_starts,
         tiles.key_spans,
-        tiles.context_places,
         tiles.forward.ranges,
         tiles.forward.starts,
         tiles.query_gradient.ranges,
@@ -140,9 +134,8 @@ def _attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    query_spans: Tensor,
+    document_starts: Tensor,
     key_spans: Tensor,
-    context_places: Tensor,
     ranges: Tensor,
     starts: Tensor,
     gradient_ranges: Tensor,
@@ -153,7 +146,7 @@ def _attention(
     """Result, and log2 of the sum of each query's powers, ``(B, H, n)`` float32."""
     lists = KeyLists(ranges=ranges, starts=starts)
     tile = TILES[width].forward
-    return run_forward(query, key, value, query_spans, context_places, lists, tile)
+    return run_forward(query, key, value, document_starts, key_spans, lists, tile)
 
 
 @torch.library.custom_op("unimm::span_attention_backward", mutates_args=())
@@ -164,9 +157,8 @@ def _attention_backward(
     value: Tensor,
     out: Tensor,
     log_sums: Tensor,
-    query_spans: Tensor,
+    document_starts: Tensor,
     key_spans: Tensor,
-    context_places: Tensor,
     ranges: Tensor,
     starts: Tensor,
     query_ranges: Tensor,
@@ -175,12 +167,10 @@ def _attention_backward(
     """Gradients of query, key and value."""
     tiles, lists = TILES[width], KeyLists(ranges=ranges, starts=starts)
     inputs = (query, key, value)
-    for_query, deltas = run_query_gradient(
-        inputs, out, gradient, log_sums, query_spans, context_places, lists, tiles.query_gradient
+    for_query, pairs = run_query_gradient(
+        inputs, out, gradient, log_sums, document_starts, key_spans, lists, tiles.query_gradient
     )
-    found = run_key_gradient(
-        inputs, gradient, log_sums, deltas, key_spans, query_ranges, tiles.key_gradient
-    )
+    found = run_key_gradient(inputs, gradient, pairs, key_spans, query_ranges, tiles.key_gradient)
     return for_query, *found
 
 
@@ -198,14 +188,14 @@ def _(
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     *tensors, ctx.width = inputs
-    query, key, value, query_spans, key_spans, places, _, _, ranges, starts, query_ranges = tensors
-    rule = (query_spans, key_spans, places, ranges, starts, query_ranges)
+    query, key, value, document_starts, key_spans, _, _, ranges, starts, query_ranges = tensors
+    rule = (document_starts, key_spans, ranges, starts, query_ranges)
     ctx.save_for_backward(query, key, value, *output, *rule)
 
 
 def _gradients(ctx: Any, gradient: Tensor, _log_sums: Tensor) -> tuple[Tensor | None, ...]:
     found = _attention_backward(gradient, *ctx.saved_tensors, ctx.width)
-    return *found, *[None] * 9
+    return *found, *[None] * 8
 
 
 _attention.register_autograd(_gradients, setup_context=_keep)
@@ -215,8 +205,8 @@ def run_forward(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    query_spans: Tensor,
-    context_places: Tensor,
+    document_starts: Tensor,
+    key_spans: Tensor,
     lists: KeyLists,
     tile: Tile,
 ) -> tuple[Tensor, Tensor]:
@@ -225,7 +215,7 @@ def run_forward(
     out, log_sums = _empty(query), query.new_empty(query.shape[:-1], dtype=torch.float32)
     num_rows, num_heads, length, width = query.shape
     _kernels().attend_kernel[(lists.ranges.shape[1], num_heads, num_rows)](
-        *(query, key, value, out, log_sums, query_spans, context_places),
+        *(query, key, value, out, log_sums, document_starts, key_spans),
         *(lists.ranges, lists.starts),
         *(*query.stride()[:3], *key.stride()[:3], *value.stride()[:3]),
         *(length, lists.starts.shape[-1], width**-0.5 * math.log2(math.e)),
@@ -240,31 +230,30 @@ def run_query_gradient(
     out: Tensor,
     gradient: Tensor,
     log_sums: Tensor,
-    query_spans: Tensor,
-    context_places: Tensor,
+    document_starts: Tensor,
+    key_spans: Tensor,
     lists: KeyLists,
     tile: Tile,
 ) -> tuple[Tensor, Tensor]:
-    """Launch the queries' backward: their gradient, and deltas ``(B, H, n)`` for the keys'."""
+    """Launch the queries' backward: their gradient, and pairs ``(B, H, n, 2)`` for the keys'."""
     query, key, value, gradient = map(_heads_whole, (*inputs, gradient))
     num_rows, num_heads, length, width = query.shape
-    found, deltas = _empty(query), torch.empty_like(log_sums)
+    found, pairs = _empty(query), log_sums.new_empty(*log_sums.shape, 2)
     _kernels().query_gradient_kernel[(lists.ranges.shape[1], num_heads, num_rows)](
-        *(query, key, value, out.transpose(1, 2).contiguous(), gradient, log_sums, deltas, found),
-        *(query_spans, context_places, lists.ranges, lists.starts),
+        *(query, key, value, out.transpose(1, 2).contiguous(), gradient, log_sums, pairs, found),
+        *(document_starts, key_spans, lists.ranges, lists.starts),
         *(*query.stride()[:3], *key.stride()[:3], *value.stride()[:3], *gradient.stride()[:3]),
         *(length, lists.starts.shape[-1], width**-0.5 * math.log2(math.e), width**-0.5),
         has_gaps=lists.starts.numel() > 0,
         **_options(query, key, tile),
     )
-    return found, deltas
+    return found, pairs
 
 
 def run_key_gradient(
     inputs: tuple[Tensor, Tensor, Tensor],
     gradient: Tensor,
-    log_sums: Tensor,
-    deltas: Tensor,
+    pairs: Tensor,
     key_spans: Tensor,
     query_ranges: Tensor,
     tile: Tile,
@@ -274,7 +263,7 @@ def run_key_gradient(
     num_rows, num_kv_heads, length, width = key.shape
     found = _empty(key), _empty(value)
     _kernels().key_gradient_kernel[(query_ranges.shape[1], num_kv_heads, num_rows)](
-        *(query, key, value, gradient, log_sums, deltas, *found, key_spans, query_ranges),
+        *(query, key, value, gradient, pairs, *found, key_spans, query_ranges),
         *(*query.stride()[:3], *key.stride()[:3], *value.stride()[:3], *gradient.stride()[:3]),
         *(length, width**-0.5 * math.log2(math.e), width**-0.5),
         **_options(query, key, tile),
@@ -294,6 +283,7 @@ def _options(query: Tensor, key: Tensor, tile: Tile) -> dict[str, Any]:
         "is_split": tile.is_split,
         "num_warps": tile.num_warps,
         "num_stages": tile.num_stages,
+        **({"maxnreg": tile.max_registers} if tile.max_registers else {}),
     }
 
 

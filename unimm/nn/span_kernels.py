@@ -42,40 +42,42 @@ def load_range(ranges, row, tile):
 
 
 @triton.jit
-def load_spans(query_spans, row, places, length):
-    """A query's document start, segment start and block end, each ``(places, 1)``."""
-    step = tl.num_programs(2) * length
-    spans = query_spans + row * length + places
-    document, segment = tl.load(spans), tl.load(spans + step)
-    return document[:, None], segment[:, None], tl.load(spans + 2 * step)[:, None]
+def load_pairs(pairs, places, is_in):
+    """Two columns ``(places,)`` of ``(n, 2)``, zeros outside.
+
+    Triton lets every thread load for itself what is less than a number a thread: one load of pairs
+    is not, and takes a fraction of the instructions and registers of two.
+    """
+    found = tl.load(
+        pairs + places[:, None] * 2 + tl.arange(0, 2)[None, :], mask=is_in[:, None], other=0
+    )
+    return tl.split(found)
 
 
 @triton.jit
-def find_keys(starts, first, i, num_keys: tl.constexpr, has_gaps: tl.constexpr):
-    """The keys of the i-th tile that a tile of queries sees."""
-    if has_gaps:
-        start = tl.load(starts + i)
-    else:
-        start = first + i * num_keys
+def find_keys(rule, i, num_keys: tl.constexpr, has_gaps: tl.constexpr):
+    """The i-th tile of keys that a tile of queries sees."""
+    _, _, _, starts, first = rule
+    start = tl.load(starts + i) if has_gaps else first + i * num_keys
     return start + tl.arange(0, num_keys)
 
 
 @triton.jit
-def find_seen(spans, keys, context_places, length, has_gaps: tl.constexpr):
-    """The rule: ``(queries, keys)``, of ``keys`` that may lie behind the row's end."""
-    document_start, segment_start, block_end = spans
-    at = keys[None, :]
+def find_seen(rule, keys, length, has_gaps: tl.constexpr):
+    """Who sees whom, ``(queries, keys)``, of ``keys`` that may lie behind the row's end."""
+    queries, document_start, key_spans, _, _ = rule
+    at = queries[:, None]
     if has_gaps:
-        context = tl.load(context_places + tl.minimum(keys, length - 1))[None, :]
-        is_seen = (context >= document_start) | (at >= segment_start)
+        seen_from, seen_until = load_pairs(key_spans, keys, keys < length)
+        is_seen = (at >= seen_from[None, :]) & (at < seen_until[None, :])
     else:
-        is_seen = at >= document_start
-    return is_seen & (at < block_end)
+        is_seen = (keys[None, :] >= document_start[:, None]) & (keys[None, :] <= at)
+    return is_seen
 
 
 @triton.jit
 def attend_tiles(
-    carry, query, key, value, spans, context_places, starts, first, begin, end, length,
+    carry, query, key, value, rule, begin, end, length,
     key_stride, value_stride, scale,
     width: tl.constexpr, num_keys: tl.constexpr, has_gaps: tl.constexpr, is_masked: tl.constexpr,
 ):  # fmt: skip
@@ -83,14 +85,14 @@ def attend_tiles(
     block_width: tl.constexpr = query.shape[1]
     sums, total, highest = carry
     for i in range(begin, end):
-        keys = find_keys(starts, first, i, num_keys, has_gaps)
+        keys = find_keys(rule, i, num_keys, has_gaps)
         places = keys
         if is_masked:
             places = tl.minimum(keys, length - 1)
         key_tile = load_rows(key, places, key_stride, width, block_width)
         scores = tl.dot(query, tl.trans(key_tile), input_precision="ieee")
         if is_masked:
-            is_seen = find_seen(spans, keys, context_places, length, has_gaps)
+            is_seen = find_seen(rule, keys, length, has_gaps)
             scores = tl.where(is_seen, scores, float("-inf"))
         higher = tl.maximum(highest, tl.max(scores, 1) * scale)
         weights = tl.exp2(scores * scale - higher[:, None])
@@ -105,7 +107,7 @@ def attend_tiles(
 
 @triton.jit
 def attend_kernel(
-    query, key, value, out, log_sums, query_spans, context_places, ranges, starts,
+    query, key, value, out, log_sums, document_starts, key_spans, ranges, starts,
     query_row, query_head, query_stride, key_row, key_head, key_stride,
     value_row, value_head, value_stride, length, longest_list, scale,
     group: tl.constexpr, width: tl.constexpr, block_width: tl.constexpr,
@@ -118,26 +120,27 @@ def attend_kernel(
     num_heads = tl.num_programs(1)
     first, num_full, num_seen = load_range(ranges, row, tile)
     starts += (row * tl.num_programs(0) + tile) * longest_list
-    context_places += row * length
+    key_spans += row * length * 2
     queries = tile * num_queries + tl.arange(0, num_queries)
     places = tl.minimum(queries, length - 1)
     query += row.to(tl.int64) * query_row + head * query_head
     key += row.to(tl.int64) * key_row + (head // group) * key_head
     value += row.to(tl.int64) * value_row + (head // group) * value_head
     query_tile = load_rows(query, places, query_stride, width, block_width)
-    spans = load_spans(query_spans, row, places, length)
+    document_start = tl.load(document_starts + row * length + places)
+    rule = (queries, document_start, key_spans, starts, first)
     sums = tl.zeros((num_queries, block_width), tl.float32)
     total = tl.zeros((num_queries,), tl.float32)
     carry = (sums, total, total + _LOWEST)
     if is_split:
         carry = attend_tiles(
-            carry, query_tile, key, value, spans, context_places, starts, first, 0, num_full,
+            carry, query_tile, key, value, rule, 0, num_full,
             length, key_stride, value_stride, scale, width, num_keys, has_gaps, False,
         )  # fmt: skip
     else:
         num_full = 0
     sums, total, highest = attend_tiles(
-        carry, query_tile, key, value, spans, context_places, starts, first, num_full, num_seen,
+        carry, query_tile, key, value, rule, num_full, num_seen,
         length, key_stride, value_stride, scale, width, num_keys, has_gaps, True,
     )  # fmt: skip
     # Who sees nothing gets zeros, and weights of zero in the backward.
@@ -152,14 +155,14 @@ def attend_kernel(
 
 @triton.jit
 def query_gradient_tiles(
-    gradient, query, key, value, out_gradient, log_sum, delta, spans, context_places, starts,
-    first, begin, end, length, key_stride, value_stride, scale,
+    gradient, query, key, value, out_gradient, log_sum, delta, rule,
+    begin, end, length, key_stride, value_stride, scale,
     width: tl.constexpr, num_keys: tl.constexpr, has_gaps: tl.constexpr, is_masked: tl.constexpr,
 ):  # fmt: skip
     """Add what the tiles ``begin`` to ``end`` of keys give to a tile of queries."""
     block_width: tl.constexpr = query.shape[1]
     for i in range(begin, end):
-        keys = find_keys(starts, first, i, num_keys, has_gaps)
+        keys = find_keys(rule, i, num_keys, has_gaps)
         places = keys
         if is_masked:
             places = tl.minimum(keys, length - 1)
@@ -168,7 +171,7 @@ def query_gradient_tiles(
         scores = tl.dot(query, tl.trans(key_tile), input_precision="ieee")
         weights = tl.exp2(scores * scale - log_sum[:, None])
         if is_masked:
-            is_seen = find_seen(spans, keys, context_places, length, has_gaps)
+            is_seen = find_seen(rule, keys, length, has_gaps)
             weights = tl.where(is_seen, weights, 0.0)
         given = tl.dot(out_gradient, tl.trans(value_tile), input_precision="ieee")
         slope = (weights * (given - delta[:, None])).to(key_tile.dtype)
@@ -178,8 +181,8 @@ def query_gradient_tiles(
 
 @triton.jit
 def query_gradient_kernel(
-    query, key, value, out, out_gradient, log_sums, deltas, found,
-    query_spans, context_places, ranges, starts,
+    query, key, value, out, out_gradient, log_sums, pairs, found,
+    document_starts, key_spans, ranges, starts,
     query_row, query_head, query_stride, key_row, key_head, key_stride,
     value_row, value_head, value_stride, gradient_row, gradient_head, gradient_stride,
     length, longest_list, scale, natural_scale,
@@ -189,15 +192,15 @@ def query_gradient_kernel(
 ):  # fmt: skip
     """Gradient of queries ``found (B, n, H, width)``; programs (T, H, B).
 
-    It also writes ``deltas (B, H, n)``, the sum of a result times its gradient, which the keys'
-    kernel reads.
+    It also writes ``pairs (B, H, n, 2)`` for the keys' kernel: the log-sum, and the sum of a result
+    times its gradient.
     """
     tile = tl.num_programs(0) - 1 - tl.program_id(0)
     head, row = tl.program_id(1), tl.program_id(2)
     num_heads = tl.num_programs(1)
     first, num_full, num_seen = load_range(ranges, row, tile)
     starts += (row * tl.num_programs(0) + tile) * longest_list
-    context_places += row * length
+    key_spans += row * length * 2
     queries = tile * num_queries + tl.arange(0, num_queries)
     places = tl.minimum(queries, length - 1)
     query += row.to(tl.int64) * query_row + head * query_head
@@ -210,21 +213,23 @@ def query_gradient_kernel(
     result = load_rows(out, places, num_heads * width, width, block_width)
     delta = tl.sum(result.to(tl.float32) * given.to(tl.float32), 1)
     line = (row * num_heads + head).to(tl.int64) * length
-    tl.store(deltas + line + queries, delta, mask=queries < length)
     log_sum = tl.load(log_sums + line + places)
-    spans = load_spans(query_spans, row, places, length)
+    pairs += line * 2 + queries[:, None] * 2 + tl.arange(0, 2)[None, :]
+    tl.store(pairs, tl.join(log_sum, delta), mask=queries[:, None] < length)
+    document_start = tl.load(document_starts + row * length + places)
+    rule = (queries, document_start, key_spans, starts, first)
     gradient = tl.zeros((num_queries, block_width), tl.float32)
     if is_split:
         gradient = query_gradient_tiles(
-            gradient, query_tile, key, value, given, log_sum, delta, spans, context_places, starts,
-            first, 0, num_full, length, key_stride, value_stride, scale,
+            gradient, query_tile, key, value, given, log_sum, delta, rule,
+            0, num_full, length, key_stride, value_stride, scale,
             width, num_keys, has_gaps, False,
         )  # fmt: skip
     else:
         num_full = 0
     gradient = query_gradient_tiles(
-        gradient, query_tile, key, value, given, log_sum, delta, spans, context_places, starts,
-        first, num_full, num_seen, length, key_stride, value_stride, scale,
+        gradient, query_tile, key, value, given, log_sum, delta, rule,
+        num_full, num_seen, length, key_stride, value_stride, scale,
         width, num_keys, has_gaps, True,
     )  # fmt: skip
     found += row.to(tl.int64) * length * num_heads * width
@@ -233,7 +238,7 @@ def query_gradient_kernel(
 
 @triton.jit
 def key_gradient_tiles(
-    key_gradient, value_gradient, key, value, query, out_gradient, log_sums, deltas,
+    key_gradient, value_gradient, key, value, query, out_gradient, pairs,
     seen_from, seen_until, last, begin, end, query_stride, gradient_stride, scale,
     width: tl.constexpr, num_queries: tl.constexpr, is_masked: tl.constexpr,
 ):  # fmt: skip
@@ -249,7 +254,7 @@ def key_gradient_tiles(
             places = tl.maximum(queries, 0)
         query_tile = load_rows(query, places, query_stride, width, block_width)
         given_tile = load_rows(out_gradient, places, gradient_stride, width, block_width)
-        log_sum, delta = tl.load(log_sums + places), tl.load(deltas + places)
+        log_sum, delta = load_pairs(pairs, places, queries >= 0)
         scores = tl.dot(key, tl.trans(query_tile), input_precision="ieee")
         weights = tl.exp2(scores * scale - log_sum[None, :])
         if is_masked:
@@ -266,7 +271,7 @@ def key_gradient_tiles(
 
 @triton.jit
 def key_gradient_kernel(
-    query, key, value, out_gradient, log_sums, deltas, key_found, value_found, key_spans, ranges,
+    query, key, value, out_gradient, pairs, key_found, value_found, key_spans, ranges,
     query_row, query_head, query_stride, key_row, key_head, key_stride,
     value_row, value_head, value_stride, gradient_row, gradient_head, gradient_stride,
     length, scale, natural_scale,
@@ -283,9 +288,8 @@ def key_gradient_kernel(
     value += row.to(tl.int64) * value_row + kv_head * value_head
     key_tile = load_rows(key, places, key_stride, width, block_width)
     value_tile = load_rows(value, places, value_stride, width, block_width)
-    key_spans += row * length + places
-    step = tl.num_programs(2) * length
-    seen_from, seen_until = tl.load(key_spans)[:, None], tl.load(key_spans + step)[:, None]
+    seen_from, seen_until = load_pairs(key_spans + row * length * 2, keys, keys < length)
+    seen_from, seen_until = seen_from[:, None], seen_until[:, None]
     for_keys = tl.zeros((num_keys, block_width), tl.float32)
     for_values = tl.zeros((num_keys, block_width), tl.float32)
     if not is_split:
@@ -298,12 +302,12 @@ def key_gradient_kernel(
         if is_split:
             for_keys, for_values = key_gradient_tiles(
                 for_keys, for_values, key_tile, value_tile, queries, given,
-                log_sums + line, deltas + line, seen_from, seen_until, last, 0, num_full,
+                pairs + line * 2, seen_from, seen_until, last, 0, num_full,
                 query_stride, gradient_stride, scale, width, num_queries, False,
             )  # fmt: skip
         for_keys, for_values = key_gradient_tiles(
             for_keys, for_values, key_tile, value_tile, queries, given,
-            log_sums + line, deltas + line, seen_from, seen_until, last, num_full, num_seen,
+            pairs + line * 2, seen_from, seen_until, last, num_full, num_seen,
             query_stride, gradient_stride, scale, width, num_queries, True,
         )  # fmt: skip
     before = row.to(tl.int64) * length * num_kv_heads * width

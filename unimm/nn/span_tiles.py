@@ -24,6 +24,7 @@ class Tile:
         num_warps: of a program.
         num_stages: tiles on their way from memory at once.
         is_split: tiles that are seen whole take a loop of their own, without a mask.
+        max_registers: of a thread, so that more programs fit; 0 leaves it to the compiler.
     """
 
     queries: int
@@ -31,6 +32,7 @@ class Tile:
     num_warps: int = 4
     num_stages: int = 2
     is_split: bool = True
+    max_registers: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
