@@ -105,7 +105,7 @@ def attend_tiles(
     return sums, total, highest
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length", "longest_list"])
 def attend_kernel(
     query, key, value, out, log_sums, document_starts, key_spans, ranges, starts,
     query_row, query_head, query_stride, key_row, key_head, key_stride,
@@ -179,7 +179,7 @@ def query_gradient_tiles(
     return gradient
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length", "longest_list"])
 def query_gradient_kernel(
     query, key, value, out, out_gradient, log_sums, pairs, found,
     document_starts, key_spans, ranges, starts,
@@ -269,7 +269,7 @@ def key_gradient_tiles(
     return key_gradient, value_gradient
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length"])
 def key_gradient_kernel(
     query, key, value, out_gradient, pairs, key_found, value_found, key_spans, ranges,
     query_row, query_head, query_stride, key_row, key_head, key_stride,
