@@ -12,7 +12,7 @@ from kernel_device import DEVICE, IS_INTERPRETED, KERNEL_MARKS
 from random_rows import random_rows
 from torch import Tensor
 
-from unimm.document import visible_spans
+from unimm.document import attention_rule, visible_spans
 from unimm.nn import span_attention as own
 from unimm.nn.attention import Visibility, attend, batch_visibility
 from unimm.nn.span_tiles import Tile
@@ -45,9 +45,9 @@ def inputs_of(num_rows: int, length: int, width: int, heads: tuple[int, int]) ->
 
 def run(inputs: list[Tensor], visibility: Visibility, dtype: torch.dtype) -> list[Tensor]:
     """The result and the gradients of queries, keys and values."""
-    *leaves, weight = (x.to(dtype) for x in inputs)
-    leaves = [x.detach().requires_grad_() for x in leaves]
-    out = attend(*leaves, visibility)
+    query, key, value, weight = (x.to(dtype) for x in inputs)
+    leaves = [x.detach().requires_grad_() for x in (query, key, value)]
+    out = attend(leaves[0], leaves[1], leaves[2], visibility)
     return [x.detach().float() for x in (out, *torch.autograd.grad(out, leaves, weight))]
 
 
@@ -69,8 +69,9 @@ def small_tiles(monkeypatch):
         query_gradient=replace(SMALL, queries=16, keys=32),
         key_gradient=replace(SMALL, queries=16, keys=32),
     )
-    for width in own.TILES:
-        monkeypatch.setitem(own.TILES, width, tiles)
+    for table in (own.TILES, own.CAUSAL_TILES):
+        for width in table:
+            monkeypatch.setitem(table, width, tiles)
 
 
 @pytest.mark.usefixtures("small_tiles")
@@ -115,7 +116,8 @@ def test_every_objective_equals_the_dense_rule(name, dtype):
 def test_a_loop_without_masks_changes_nothing(is_causal, is_split, monkeypatch):
     tiles = own.TILES[64]
     cut = {name: replace(tile, is_split=is_split) for name, tile in vars(tiles).items()}
-    monkeypatch.setitem(own.TILES, 64, own.Tiles(**cut))
+    for table in (own.TILES, own.CAUSAL_TILES):
+        monkeypatch.setitem(table, 64, own.Tiles(**cut))
     batch = random_rows(130, is_causal=is_causal, longest=(130, 60, 30)).to(DEVICE)
     inputs = inputs_of(2, 130, 64, (2, 1))
     expected = run(inputs, batch_visibility(batch, "dense"), torch.float32)
@@ -142,8 +144,8 @@ def test_who_sees_nothing_gets_zeros(is_causal):
     )
     inputs = inputs_of(1, 100, 64, (2, 2))
     alone = [x[:, :, :from_here] for x in inputs]
-    rule = batch_visibility(batch, "dense").dense
-    expected = run(alone, Visibility(dense=rule[..., :from_here, :from_here]), torch.float32)
+    rule = attention_rule(batch)[:, None, :from_here, :from_here]
+    expected = run(alone, Visibility(dense=rule), torch.float32)
     # The causal kernel takes a query's own place for the end of its block.
     tiles = own.cut_spans(spans, head_width=64, is_causal=is_causal)
     found = run(inputs, Visibility(spans=tiles, kernel=own.span_attention), torch.float32)

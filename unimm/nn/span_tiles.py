@@ -47,6 +47,11 @@ class KeyLists:
     ranges: Tensor
     starts: Tensor
 
+    @property
+    def is_causal(self) -> bool:
+        """Whether the batch is causal: nothing is listed then."""
+        return self.starts.numel() == 0
+
 
 def find_key_lists(spans: Spans, tile: Tile, *, is_causal: bool) -> KeyLists:
     """List tiles of keys, counted from where the first query's document starts.

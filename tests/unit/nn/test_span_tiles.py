@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from unimm.document import attention_rule, visible_spans
 from unimm.nn.attention import batch_visibility, choose_backend, gpu_backend
-from unimm.nn.span_attention import TILES, cut_spans
+from unimm.nn.span_attention import TILES, cut_spans, tiles_for
 from unimm.nn.span_tiles import KeyLists, Tile, find_key_lists, find_query_ranges
 from unimm.objectives.next_token import NextTokenConfig
 
@@ -139,10 +139,10 @@ def test_tiles_are_cut_for_the_width_of_heads(width):
     batch = packed(NextTokenConfig(), [[random_story(0)]])
     tiles = batch_visibility(batch, "spans", head_width=width).spans
     assert tiles.width == min(w for w in TILES if w >= width)
-    rule = attention_rule(batch)
-    assert_lists_hold(rule, tiles.forward, TILES[tiles.width].forward)
-    assert_lists_hold(rule, tiles.query_gradient, TILES[tiles.width].query_gradient)
-    assert_ranges_hold(rule, tiles.query_ranges, TILES[tiles.width].key_gradient)
+    rule, cut = attention_rule(batch), tiles_for(tiles.width, is_causal=True)
+    assert_lists_hold(rule, tiles.forward, cut.forward)
+    assert_lists_hold(rule, tiles.query_gradient, cut.query_gradient)
+    assert_ranges_hold(rule, tiles.query_ranges, cut.key_gradient)
 
 
 def test_heads_too_wide_are_refused():
