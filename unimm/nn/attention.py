@@ -27,7 +27,7 @@ Backend = Literal["auto", "dense", "flex", "varlen", "spans"]
 
 @dataclass(frozen=True, kw_only=True)
 class Visibility:
-    """Who sees whom, in the form that the chosen backend reads; one of the first four is set.
+    """Who sees whom, in the form that the chosen backend reads: the one of four that is set.
 
     Attributes:
         dense: ``(B, 1, n, S)`` bool.

@@ -13,17 +13,7 @@ import torch
 from torch import Tensor
 
 from unimm.document import Spans
-from unimm.nn.span_tiles import KeyLists, Tile, find_key_lists, find_query_ranges
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tiles:
-    """How each of the three kernels is cut: results, gradients of queries, of keys and values."""
-
-    forward: Tile
-    query_gradient: Tile
-    key_gradient: Tile
-
+from unimm.nn.span_tiles import KeyLists, Tile, Tiles, find_key_lists, find_query_ranges
 
 TILES = {
     64: Tiles(

@@ -36,6 +36,15 @@ class Tile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tiles:
+    """How each of the three kernels is cut: results, gradients of queries, of keys and values."""
+
+    forward: Tile
+    query_gradient: Tile
+    key_gradient: Tile
+
+
+@dataclass(frozen=True, kw_only=True)
 class KeyLists:
     """For each tile of queries the tiles of keys that it sees.
 
