@@ -250,7 +250,8 @@ class UniMM(nn.Module):
                 else:
                     x = x.reshape(-1, width).index_copy(0, slots.index, filled).view(x.shape)
         if not isinstance(backend, Visibility):
-            backend = batch_visibility(batch, backend, dtype=x.dtype)
+            head_width = self.config.backbone.head_width
+            backend = batch_visibility(batch, backend, dtype=x.dtype, head_width=head_width)
         hidden = self.backbone(x, batch.position_ids, backend)
         flat = hidden.reshape(-1, width)  # (B L, D)
         return flat, draws, idle

@@ -32,7 +32,12 @@ def run(batch, backend, dtype):
 
 @pytest.mark.parametrize(
     ("backend", "dtype"),
-    [("flex", torch.float32), ("flex", torch.bfloat16), ("varlen", torch.bfloat16)],
+    [
+        ("flex", torch.float32),
+        ("flex", torch.bfloat16),
+        ("varlen", torch.bfloat16),
+        ("spans", torch.bfloat16),
+    ],
 )
 def test_backend_equals_dense(backend, dtype):
     rows = [[random_story(0), random_story(1)], [random_story(2, num_pages=3), random_story(3)]]

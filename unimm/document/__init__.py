@@ -26,7 +26,7 @@ from unimm.document.layout import (
 )
 from unimm.document.packing import Batch, Slots, mix_seed, pack
 from unimm.document.parts import Document, ImageTokens, Part, SpecialIds
-from unimm.document.rule import attention_rule, count_visible, may_see, visible_spans
+from unimm.document.rule import Spans, attention_rule, count_visible, may_see, visible_spans
 
 __all__ = [
     "HEAD_NONE",
@@ -44,6 +44,7 @@ __all__ = [
     "Part",
     "Segment",
     "Slots",
+    "Spans",
     "SpecialIds",
     "attention_rule",
     "count_visible",

@@ -84,6 +84,23 @@ class Spans:
 
         return mask_mod
 
+    def of_keys(self) -> tuple[Tensor, Tensor]:
+        """Say the same from the keys' side: each is seen by one unbroken span of queries.
+
+        Returns:
+            The first query that sees a key and one past the last, both ``(B, L)`` int32.
+        """
+        places = torch.arange(self.block_end.shape[1], device=self.block_end.device)
+        keys = places.int().expand_as(self.block_end).contiguous()
+
+        def first_above(numbers: Tensor) -> Tensor:
+            """The first query whose number, which never falls along a row, is above a key."""
+            return torch.searchsorted(numbers, keys, right=True, out_int32=True)
+
+        document_end, segment_end = map(first_above, (self.document_start, self.segment_start))
+        until = torch.where(self.is_context, document_end, segment_end)
+        return first_above(self.block_end), until
+
     def count(self) -> int:
         """Count the pairs of query and key, without making the mask."""
         found = torch.zeros((), dtype=torch.int64, device=self.block_end.device)

@@ -1,6 +1,6 @@
-"""Attention behind one function: dense mask, FlexAttention, or variable-length flash attention.
+"""Attention behind one function: our kernels, flash attention, FlexAttention or a dense mask.
 
-All three compute the one rule of ``unimm.document``; which is used depends on the device and on
+All of them compute the one rule of ``unimm.document``; which is used depends on the device and on
 what the batch holds, never on the image objective.
 """
 
@@ -13,26 +13,29 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils._triton import has_triton_package
 
 from unimm.document import Batch, attention_rule, visible_spans
 from unimm.nn.sequence import SequenceGroup
+from unimm.nn.span_attention import cut_spans, span_attention
 
 # PyTorch's tiles for heads of 64 on Hopper, 128 x 128 by four warps, keep more numbers in hand than
 # there are registers: measured on an H200, the forward takes 24 ms with them, .6 ms with these.
 FLEX_OPTIONS: dict[str, Any] = {"fwd_BLOCK_M": 64, "fwd_BLOCK_N": 64}
-Backend = Literal["auto", "dense", "flex", "varlen"]
+Backend = Literal["auto", "dense", "flex", "varlen", "spans"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Visibility:
-    """Who sees whom, in the form that the chosen backend reads; one of the first three is set.
+    """Who sees whom, in the form that the chosen backend reads: the one of four that is set.
 
     Attributes:
         dense: ``(B, 1, n, S)`` bool.
         flex: a FlexAttention ``BlockMask``.
         cu_seqlens: ``(K + 1,)`` int32 document starts in the flattened positions.
         max_seqlen: bound of a document's length, for ``cu_seqlens``.
-        kernel: what computes ``flex`` or ``cu_seqlens``; looked up here, outside of compiled code.
+        spans: ``SpanTiles``, for our kernels.
+        kernel: what computes all but ``dense``; looked up here, outside of compiled code.
         sequence: the ranks that hold the other stretches of the rows, if rows are shared.
     """
 
@@ -40,6 +43,7 @@ class Visibility:
     flex: Any = None
     cu_seqlens: Tensor | None = None
     max_seqlen: int = 0
+    spans: Any = None
     kernel: Any = None
     sequence: SequenceGroup | None = None
 
@@ -47,17 +51,31 @@ class Visibility:
 def choose_backend(batch: Batch, dtype: torch.dtype) -> Backend:
     """Pick the fastest exact backend.
 
-    Causal batches take varlen (on CUDA in half precision only, which its flash kernels ask for);
-    others take flex on CUDA and the dense mask on a CPU, where flex has no backward.
+    On a CPU, where flex has no backward, causal batches go document by document and others take the
+    dense mask.
     """
     if batch.input_ids.device.type != "cuda":
         return "varlen" if batch.is_causal else "dense"
     is_half = dtype != torch.float32 or torch.is_autocast_enabled("cuda")
-    return "varlen" if batch.is_causal and is_half else "flex"
+    return gpu_backend(batch, is_half=is_half, has_triton=has_triton_package())
+
+
+def gpu_backend(batch: Batch, *, is_half: bool, has_triton: bool = True) -> Backend:
+    """Pick the fastest exact backend of a GPU.
+
+    Our kernels and flash attention's, which varlen is and which are causal, want half precision.
+    """
+    if is_half and has_triton:
+        return "spans"
+    return "varlen" if is_half and batch.is_causal else "flex"
 
 
 def batch_visibility(
-    batch: Batch, backend: Backend = "auto", *, dtype: torch.dtype = torch.float32
+    batch: Batch,
+    backend: Backend = "auto",
+    *,
+    dtype: torch.dtype = torch.float32,
+    head_width: int = 64,
 ) -> Visibility:
     """Prepare a packed batch's attention rule for a backend.
 
@@ -65,9 +83,11 @@ def batch_visibility(
         batch: packed rows.
         backend: ``auto`` chooses by device, batch and number format.
         dtype: of the hidden states.
+        head_width: of the trunk's heads, for which ``spans`` cuts its tiles.
 
     Raises:
-        ValueError: if ``varlen`` is asked for a batch with blocks of several positions.
+        ValueError: if ``varlen`` is asked for a batch with blocks of several positions, or
+            ``spans`` for heads wider than its kernels hold.
     """
     backend = choose_backend(batch, dtype) if backend == "auto" else backend
     if backend == "varlen":
@@ -81,6 +101,10 @@ def batch_visibility(
             max_seqlen=batch.max_seqlen,
             kernel=_causal_varlen() if batch.labels.is_cuda else _causal_one_by_one,
         )
+    if backend == "spans":
+        spans = visible_spans(batch)
+        tiles = cut_spans(spans, head_width=head_width, is_causal=batch.is_causal)
+        return Visibility(spans=tiles, kernel=span_attention)
     if backend == "flex":
         num_rows, length = batch.input_ids.shape
         mask_mod = visible_spans(batch).mask_mod()
@@ -107,6 +131,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, visibility: Visibility) ->
         group, whole = visibility.sequence, replace(visibility, sequence=None)
         query, key, value = map(group.to_heads, (query, key, value))
         return group.to_positions(attend(query, key, value, whole))
+    if visibility.spans is not None:
+        return visibility.kernel(query, key, value, visibility.spans)
     is_grouped = query.shape[1] != key.shape[1]
     if visibility.cu_seqlens is not None:
         return _attend_varlen(query, key, value, visibility)

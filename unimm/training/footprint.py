@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from unimm.document import Batch
 from unimm.model import UniMM
-from unimm.nn.attention import Visibility
+from unimm.nn.attention import Visibility, gpu_backend
 from unimm.nn.sequence import SequenceGroup, Trade
 from unimm.training.compiled import CompiledSizes
 from unimm.training.config import EngineConfig
@@ -131,19 +131,25 @@ def measure_step(
     for parameter in model.parameters():
         live.ignore(parameter)
         parameter.register_post_accumulate_grad_hook(lambda p: live.set_aside(_gradient(p)))
-    visibility = Visibility(
-        cu_seqlens=batch.cu_seqlens if batch.is_causal else None,
-        max_seqlen=batch.max_seqlen,
-        flex=None if batch.is_causal else True,  # not looked at
-        kernel=attention_sizes,
-    )
     is_mixed = engine.precision == "autocast"
     on_gpu = GpuKernels(is_mixed=is_mixed, counting=live.counting)
     with fake, live, _plain_linear(), on_gpu if engine.device != "cpu" else nullcontext():
         with torch.autocast("cpu", torch.bfloat16) if is_mixed else nullcontext():
-            total = model(batch, backend=visibility).total
+            total = model(batch, backend=_visibility(batch, engine)).total
         _backward(total)
     return StepBytes(with_gradients=live.peak, without_gradients=live.bare_peak)
+
+
+def _visibility(batch: Batch, engine: EngineConfig) -> Visibility:
+    """As a GPU would be told who sees whom; only what it keeps is computed."""
+    backend = gpu_backend(batch, is_half=engine.precision != "float32")
+    return Visibility(
+        cu_seqlens=batch.cu_seqlens if backend == "varlen" else None,
+        max_seqlen=batch.max_seqlen,
+        spans=True if backend == "spans" else None,  # neither is looked at
+        flex=True if backend == "flex" else None,
+        kernel=attention_sizes,
+    )
 
 
 @contextmanager
