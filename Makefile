@@ -25,7 +25,7 @@ $(PYTHON):
 	python3 -m venv .venv
 
 story: .venv/.core
-	$(PYTHON) -m unimm.cli story "Mia the fox finds a red balloon." --num-images 4 --seed 2 --output story.html
+	$(PYTHON) -m unimm.cli story "Mia the fox finds a red balloon." --num-images 4 --seed 15 --output story.html
 
 train: .venv/.dev
 	$(PYTHON) train/pretrain.py train/configs/nano.yaml

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 MOST_LOGITS = 2**29
 """Made float32 at once, 2 GiB; if there are more it is done in stretches, and again backward."""
-BLOCK = (4096, 8)
+BLOCK = (8192, 8)
 """Logits that a program of the kernels looks at together, and its warps."""
 
 

@@ -68,7 +68,7 @@ def norm_heads_fused(heads: Tensor, weight: Tensor, *, eps: float) -> Tensor:
             width=width,
             block_heads=_power(num_heads),
             block_width=_power(width),
-            num_warps=_num_warps(_power(num_heads) * _power(width)),
+            num_warps=1,  # on an H200 half the time of four: sums need no exchange
         )
     return heads
 
@@ -97,7 +97,7 @@ def _run(
             has_gate=gate is not None,
             has_norm=shift is not None,
             block=_power(size),
-            num_warps=_num_warps(size),
+            num_warps=min(max(_power(size) // _WARP_NUMBERS, 1), 16),
         )
     return added, seen
 
@@ -112,7 +112,3 @@ def _kernels() -> Any:
 def _power(number: int) -> int:
     """The next power of two: Triton's blocks have such sizes."""
     return 1 << (number - 1).bit_length()
-
-
-def _num_warps(numbers: int) -> int:
-    return min(max(_power(numbers) // _WARP_NUMBERS, 1), 16)
