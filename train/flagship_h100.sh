@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The shipped model, one trunk that draws four ways, in stages. It starts from
-# the trunk of train/storyworld_h100.sh, or from INITIAL.
+# The shipped model, one trunk that draws four ways, in stages. It starts from the trunk of
+# train/storyworld_h100.sh, or from INITIAL: the shipped one went through encode and train twice.
 #   train/flagship_h100.sh encode     documents of its mix: 2 minutes with 50 processes
-#   train/flagship_h100.sh train      four ways to draw at once: 13 minutes on two GPUs
+#   train/flagship_h100.sh train      four ways to draw at once: 11 minutes on three GPUs
 #   train/flagship_h100.sh export     its int8 folder, runs/export/storyworld
 #   train/flagship_h100.sh stories    StoryEval, all sets and controls: 5 minutes
 #   train/flagship_h100.sh write_on   StoryEval, the model writing on behind the given texts: 4 minutes
