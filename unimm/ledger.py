@@ -65,7 +65,7 @@ def write_ledger(
         "figures": figures,
     }
     try:
-        text = json.dumps(entry, indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(entry, indent=1, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"ledger {name!r} holds a figure that is not JSON: {error}") from error
     path = Path(folder) / f"{name}.json"
