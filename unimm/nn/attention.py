@@ -22,6 +22,8 @@ from unimm.nn.span_attention import cut_spans, span_attention
 # PyTorch's tiles for heads of 64 on Hopper, 128 x 128 by four warps, keep more numbers in hand than
 # there are registers: measured on an H200, the forward takes 24 ms with them, .6 ms with these.
 FLEX_OPTIONS: dict[str, Any] = {"fwd_BLOCK_M": 64, "fwd_BLOCK_N": 64}
+WIDEST_MEASURED = 64
+"""Width of heads that our kernels have been timed with; others may ask for them by name."""
 Backend = Literal["auto", "dense", "flex", "varlen", "spans"]
 
 
@@ -48,7 +50,7 @@ class Visibility:
     sequence: SequenceGroup | None = None
 
 
-def choose_backend(batch: Batch, dtype: torch.dtype) -> Backend:
+def choose_backend(batch: Batch, dtype: torch.dtype, *, head_width: int = 64) -> Backend:
     """Pick the fastest exact backend.
 
     On a CPU, where flex has no backward, causal batches go document by document and others take the
@@ -57,15 +59,19 @@ def choose_backend(batch: Batch, dtype: torch.dtype) -> Backend:
     if batch.input_ids.device.type != "cuda":
         return "varlen" if batch.is_causal else "dense"
     is_half = dtype != torch.float32 or torch.is_autocast_enabled("cuda")
-    return gpu_backend(batch, is_half=is_half, has_triton=has_triton_package())
+    return gpu_backend(
+        batch, is_half=is_half, head_width=head_width, has_triton=has_triton_package()
+    )
 
 
-def gpu_backend(batch: Batch, *, is_half: bool, has_triton: bool = True) -> Backend:
+def gpu_backend(
+    batch: Batch, *, is_half: bool, head_width: int, has_triton: bool = True
+) -> Backend:
     """Pick the fastest exact backend of a GPU.
 
     Our kernels and flash attention's, which varlen is and which are causal, want half precision.
     """
-    if is_half and has_triton:
+    if is_half and has_triton and head_width <= WIDEST_MEASURED:
         return "spans"
     return "varlen" if is_half and batch.is_causal else "flex"
 
@@ -89,7 +95,8 @@ def batch_visibility(
         ValueError: if ``varlen`` is asked for a batch with blocks of several positions, or
             ``spans`` for heads wider than its kernels hold.
     """
-    backend = choose_backend(batch, dtype) if backend == "auto" else backend
+    if backend == "auto":
+        backend = choose_backend(batch, dtype, head_width=head_width)
     if backend == "varlen":
         if not batch.is_causal:
             raise ValueError(

@@ -135,14 +135,15 @@ def measure_step(
     on_gpu = GpuKernels(is_mixed=is_mixed, counting=live.counting)
     with fake, live, _plain_linear(), on_gpu if engine.device != "cpu" else nullcontext():
         with torch.autocast("cpu", torch.bfloat16) if is_mixed else nullcontext():
-            total = model(batch, backend=_visibility(batch, engine)).total
+            width = model.config.backbone.head_width
+            total = model(batch, backend=_visibility(batch, engine, width)).total
         _backward(total)
     return StepBytes(with_gradients=live.peak, without_gradients=live.bare_peak)
 
 
-def _visibility(batch: Batch, engine: EngineConfig) -> Visibility:
+def _visibility(batch: Batch, engine: EngineConfig, head_width: int) -> Visibility:
     """As a GPU would be told who sees whom; only what it keeps is computed."""
-    backend = gpu_backend(batch, is_half=engine.precision != "float32")
+    backend = gpu_backend(batch, is_half=engine.precision != "float32", head_width=head_width)
     return Visibility(
         cu_seqlens=batch.cu_seqlens if backend == "varlen" else None,
         max_seqlen=batch.max_seqlen,

@@ -153,9 +153,9 @@ def test_heads_too_wide_are_refused():
 
 @pytest.mark.parametrize("kind", ["next_token", "masked"])
 def test_a_gpu_takes_flex_only_where_our_kernels_do_not_run(kind):
-    batch = rows_of(kind)
-    assert gpu_backend(batch, is_half=True) == "spans"
-    assert gpu_backend(batch, is_half=False) == "flex"
-    expected = "varlen" if kind == "next_token" else "flex"
-    assert gpu_backend(batch, is_half=True, has_triton=False) == expected
+    batch, expected = rows_of(kind), "varlen" if kind == "next_token" else "flex"
+    assert gpu_backend(batch, is_half=True, head_width=64) == "spans"
+    assert gpu_backend(batch, is_half=True, head_width=128) == expected  # not measured
+    assert gpu_backend(batch, is_half=False, head_width=64) == "flex"
+    assert gpu_backend(batch, is_half=True, head_width=64, has_triton=False) == expected
     assert choose_backend(batch, torch.bfloat16) != "spans"  # not on a CPU
