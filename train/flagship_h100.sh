@@ -8,6 +8,7 @@
 #   train/flagship_h100.sh write_on   StoryEval, the model writing on behind the given texts: 4 minutes
 #   train/flagship_h100.sh pictures OBJECTIVE   WorldEval by masked, which is the ledger's worldeval,
 #       by transfusion or next_token, its worldeval_OBJECTIVE: 2 minutes each
+#       (side by side: eval/tabulate_ways.py)
 #   train/flagship_h100.sh denoiser   WorldEval by the denoiser at 10 and 50 steps, colour swaps: 3 minutes
 #   train/flagship_h100.sh more       captions, edits, whom a name means: 2 minutes
 #   train/flagship_h100.sh long       stories three times as long as those of training: 3 minutes

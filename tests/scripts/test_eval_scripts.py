@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 from pipelines import tiny_pipeline
 
+from unimm.ledger import write_ledger
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -49,3 +51,26 @@ def test_benchmark_generation(model, tmp_path):
     assert all(0 < row["roofline share"] < 1 for row in figures["batches"].values())
     assert (tmp_path / "generation_batches.svg").is_file()
     assert (tmp_path / "generation_context.svg").is_file()
+
+
+def worldeval(folder: Path, objective: str, score: str, requests: str = "a") -> str:
+    """A ledger as ``score_images.py`` writes it; its name."""
+    facts = {"generator": {"objective": objective}, "requests": {"hash": requests}}
+    row = {"score": score, "ceiling": 0.9, "ceiling after the tokenizer": 0.8, "prompts": 4}
+    figures = {"facts": facts, "table": {"colors, seen": row}}
+    name = f"of_{objective}"
+    write_ledger(name, command="python", seed=3, figures=figures, folder=folder, hardware="a GPU")
+    return name
+
+
+def test_ways_to_draw_stand_side_by_side(tmp_path):
+    names = [worldeval(tmp_path, "masked", "0.7"), worldeval(tmp_path, "next_token", "0.5")]
+    run("tabulate_ways.py", *names, "--folder", str(tmp_path))
+    found = json.loads((tmp_path / "worldeval_ways.json").read_text())
+    scores = {"masked": "0.7", "next_token": "0.5"}
+    ceilings = {"ceiling": 0.9, "ceiling after the tokenizer": 0.8}
+    assert found["figures"]["table"] == {"colors, seen": scores | ceilings}
+    assert found["seed"] == 3 and found["hardware"] == "a GPU"
+    worldeval(tmp_path, "next_token", "0.5", requests="b")
+    with pytest.raises(AssertionError, match="different prompts"):
+        run("tabulate_ways.py", *names, "--folder", str(tmp_path))
