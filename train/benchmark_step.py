@@ -68,7 +68,7 @@ def main() -> None:
 
     def mask(number: int) -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            batch_visibility(there[number])
+            batch_visibility(there[number], head_width=config.model.backbone.head_width)
 
     milliseconds(step, config.num_warm, device)
     milliseconds(mask, config.num_warm, device)
