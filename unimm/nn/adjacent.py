@@ -40,6 +40,23 @@ def products(
     return functional.linear(x, joined, bias).split([len(weight) for weight in weights], dim=-1)
 
 
+def joined_product(x: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """``x @ weight.T`` for each weight, side by side in one tensor; gradients reach all.
+
+    A compiler puts the weights together while it changes their format, at no cost.
+
+    Args:
+        x: ``(..., D)``.
+        weights: ``(N_i, D)`` each.
+
+    Returns:
+        ``(..., sum of N_i)``.
+    """
+    if torch.compiler.is_compiling():
+        return functional.linear(x, torch.cat(tuple(weights)))
+    return torch.cat([functional.linear(x, weight) for weight in weights], dim=-1)
+
+
 def _move_together(parts: Sequence[Tensor]) -> None:
     joined = torch.cat([part.data for part in parts])
     for part, moved in zip(parts, joined.split([len(x) for x in parts]), strict=True):

@@ -5,7 +5,6 @@ is padded, and what documents a batch holds compiles nothing anew. Legend: ``B``
 heads, ``H_kv`` key heads, ``n`` positions of a row, ``d`` width of a head.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from unimm.document import Spans
+from unimm.nn.span_launch import empty_like, run_forward, run_key_gradient, run_query_gradient
 from unimm.nn.span_tiles import KeyLists, Tile, Tiles, find_key_lists, find_query_ranges
 
 TILES = {
@@ -171,23 +171,32 @@ def _attention_backward(
     lists = KeyLists(ranges=ranges, starts=starts)
     tiles = tiles_for(width, is_causal=lists.is_causal)
     inputs = (query, key, value)
-    for_query, pairs = run_query_gradient(
-        inputs, out, gradient, log_sums, document_starts, key_spans, lists, tiles.query_gradient
+    for_query, for_key, for_value = map(empty_like, inputs)
+    pairs = run_query_gradient(
+        inputs,
+        *(out, gradient, log_sums, document_starts, key_spans, lists),
+        tiles.query_gradient,
+        for_query,
     )
-    found = run_key_gradient(inputs, gradient, pairs, key_spans, query_ranges, tiles.key_gradient)
-    return for_query, *found
+    run_key_gradient(
+        inputs,
+        *(gradient, pairs, key_spans, query_ranges),
+        tiles.key_gradient,
+        (for_key, for_value),
+    )
+    return for_query, for_key, for_value
 
 
 @_attention.register_fake
 def _(query: Tensor, key: Tensor, value: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return _empty(query), query.new_empty(query.shape[:-1], dtype=torch.float32)
+    return empty_like(query), query.newempty_like(query.shape[:-1], dtype=torch.float32)
 
 
 @_attention_backward.register_fake
 def _(
     gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _empty(query), _empty(key), _empty(value)
+    return empty_like(query), empty_like(key), empty_like(value)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -203,107 +212,3 @@ def _gradients(ctx: Any, gradient: Tensor, _log_sums: Tensor) -> tuple[Tensor | 
 
 
 _attention.register_autograd(_gradients, setup_context=_keep)
-
-
-def run_forward(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    document_starts: Tensor,
-    key_spans: Tensor,
-    lists: KeyLists,
-    tile: Tile,
-) -> tuple[Tensor, Tensor]:
-    """Launch the forward: result and log-sums."""
-    query, key, value = map(_heads_whole, (query, key, value))
-    out, log_sums = _empty(query), query.new_empty(query.shape[:-1], dtype=torch.float32)
-    num_rows, num_heads, length, width = query.shape
-    _kernels().attend_kernel[(lists.ranges.shape[1], num_heads, num_rows)](
-        *(query, key, value, out, log_sums, document_starts, key_spans),
-        *(lists.ranges, lists.starts),
-        *(*query.stride()[:3], *key.stride()[:3], *value.stride()[:3]),
-        *(length, lists.starts.shape[-1], width**-0.5 * math.log2(math.e)),
-        has_gaps=not lists.is_causal,
-        **_options(query, key, tile),
-    )
-    return out, log_sums
-
-
-def run_query_gradient(
-    inputs: tuple[Tensor, Tensor, Tensor],
-    out: Tensor,
-    gradient: Tensor,
-    log_sums: Tensor,
-    document_starts: Tensor,
-    key_spans: Tensor,
-    lists: KeyLists,
-    tile: Tile,
-) -> tuple[Tensor, Tensor]:
-    """Launch the queries' backward: their gradient, and pairs ``(B, H, n, 2)`` for the keys'."""
-    query, key, value, gradient = map(_heads_whole, (*inputs, gradient))
-    num_rows, num_heads, length, width = query.shape
-    found, pairs = _empty(query), log_sums.new_empty(*log_sums.shape, 2)
-    _kernels().query_gradient_kernel[(lists.ranges.shape[1], num_heads, num_rows)](
-        *(query, key, value, out.transpose(1, 2).contiguous(), gradient, log_sums, pairs, found),
-        *(document_starts, key_spans, lists.ranges, lists.starts),
-        *(*query.stride()[:3], *key.stride()[:3], *value.stride()[:3], *gradient.stride()[:3]),
-        *(length, lists.starts.shape[-1], width**-0.5 * math.log2(math.e), width**-0.5),
-        has_gaps=not lists.is_causal,
-        **_options(query, key, tile),
-    )
-    return found, pairs
-
-
-def run_key_gradient(
-    inputs: tuple[Tensor, Tensor, Tensor],
-    gradient: Tensor,
-    pairs: Tensor,
-    key_spans: Tensor,
-    query_ranges: Tensor,
-    tile: Tile,
-) -> tuple[Tensor, Tensor]:
-    """Launch the keys' backward: gradients of keys and of values."""
-    query, key, value, gradient = map(_heads_whole, (*inputs, gradient))
-    num_rows, num_kv_heads, length, width = key.shape
-    found = _empty(key), _empty(value)
-    _kernels().key_gradient_kernel[(query_ranges.shape[1], num_kv_heads, num_rows)](
-        *(query, key, value, gradient, pairs, *found, key_spans, query_ranges),
-        *(*query.stride()[:3], *key.stride()[:3], *value.stride()[:3], *gradient.stride()[:3]),
-        *(length, width**-0.5 * math.log2(math.e), width**-0.5),
-        **_options(query, key, tile),
-    )
-    return found
-
-
-def _options(query: Tensor, key: Tensor, tile: Tile) -> dict[str, Any]:
-    """What a kernel is compiled for."""
-    width = query.shape[-1]
-    return {
-        "group": query.shape[1] // key.shape[1],
-        "width": width,
-        "block_width": max(16, 1 << (width - 1).bit_length()),  # a product takes 16 at least
-        "num_queries": tile.queries,
-        "num_keys": tile.keys,
-        "is_split": tile.is_split,
-        "num_warps": tile.num_warps,
-        "num_stages": tile.num_stages,
-        **({"maxnreg": tile.max_registers} if tile.max_registers else {}),
-    }
-
-
-def _empty(x: Tensor) -> Tensor:
-    """As ``x (B, H, n, d)``, in memory ``(B, n, H, d)``, as the products before and after it."""
-    num_rows, num_heads, length, width = x.shape
-    return x.new_empty(num_rows, length, num_heads, width).transpose(1, 2)
-
-
-def _heads_whole(x: Tensor) -> Tensor:
-    """The numbers of a head must lie together; all else is read where it is."""
-    return x if x.stride(-1) == 1 else x.contiguous()
-
-
-def _kernels() -> Any:
-    """Where Triton is; a CPU has none."""
-    from unimm.nn import span_kernels
-
-    return span_kernels

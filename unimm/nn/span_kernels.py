@@ -26,10 +26,10 @@ def load_rows(x, places, stride, width: tl.constexpr, block_width: tl.constexpr)
 
 
 @triton.jit
-def store_rows(out, values, head, places, length, num_heads, width: tl.constexpr):
-    """Write positions of one head of a row into ``(n, heads, width)``."""
+def store_rows(out, values, head, places, length, stride, width: tl.constexpr):
+    """Write positions of one head of a row, whose heads follow each other."""
     at = tl.arange(0, values.shape[1])[None, :]
-    out += head * width + places[:, None] * (num_heads * width) + at
+    out += head * width + places[:, None] * stride + at
     is_in = (places[:, None] < length) & (at < width)
     tl.store(out, values.to(out.dtype.element_ty), mask=is_in)
 
@@ -150,7 +150,7 @@ def attend_kernel(
     log_sums += (row * num_heads + head).to(tl.int64) * length
     tl.store(log_sums + queries, log_sum, mask=queries < length)
     out += row.to(tl.int64) * length * num_heads * width
-    store_rows(out, sums / total[:, None], head, queries, length, num_heads, width)
+    store_rows(out, sums / total[:, None], head, queries, length, num_heads * width, width)
 
 
 @triton.jit
@@ -185,12 +185,12 @@ def query_gradient_kernel(
     document_starts, key_spans, ranges, starts,
     query_row, query_head, query_stride, key_row, key_head, key_stride,
     value_row, value_head, value_stride, gradient_row, gradient_head, gradient_stride,
-    length, longest_list, scale, natural_scale,
+    found_stride, length, longest_list, scale, natural_scale,
     group: tl.constexpr, width: tl.constexpr, block_width: tl.constexpr,
     num_queries: tl.constexpr, num_keys: tl.constexpr,
     has_gaps: tl.constexpr, is_split: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of queries ``found (B, n, H, width)``; programs (T, H, B).
+    """Gradient of queries ``found (B, n, H, width)``, positions apart as told; programs (T, H, B).
 
     It also writes ``pairs (B, H, n, 2)`` for the keys' kernel: the log-sum, and the sum of a result
     times its gradient.
@@ -232,8 +232,8 @@ def query_gradient_kernel(
         num_full, num_seen, length, key_stride, value_stride, scale,
         width, num_keys, has_gaps, True,
     )  # fmt: skip
-    found += row.to(tl.int64) * length * num_heads * width
-    store_rows(found, gradient * natural_scale, head, queries, length, num_heads, width)
+    found += row.to(tl.int64) * length * found_stride
+    store_rows(found, gradient * natural_scale, head, queries, length, found_stride, width)
 
 
 @triton.jit
@@ -274,11 +274,11 @@ def key_gradient_kernel(
     query, key, value, out_gradient, pairs, key_found, value_found, key_spans, ranges,
     query_row, query_head, query_stride, key_row, key_head, key_stride,
     value_row, value_head, value_stride, gradient_row, gradient_head, gradient_stride,
-    length, scale, natural_scale,
+    key_found_stride, value_found_stride, length, scale, natural_scale,
     group: tl.constexpr, width: tl.constexpr, block_width: tl.constexpr,
     num_queries: tl.constexpr, num_keys: tl.constexpr, is_split: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of keys and values ``(B, n, H / group, width)``; programs (T, H / group, B)."""
+    """Gradients of keys and values ``(B, n, H / group, width)``, positions apart as told; programs (T, H / group, B)."""
     tile, kv_head, row = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     num_kv_heads = tl.num_programs(1)
     last, num_full, num_seen = load_range(ranges, row, tile)
@@ -310,7 +310,8 @@ def key_gradient_kernel(
             pairs + line * 2, seen_from, seen_until, last, num_full, num_seen,
             query_stride, gradient_stride, scale, width, num_queries, True,
         )  # fmt: skip
-    before = row.to(tl.int64) * length * num_kv_heads * width
-    for_keys *= natural_scale
-    store_rows(key_found + before, for_keys, kv_head, keys, length, num_kv_heads, width)
-    store_rows(value_found + before, for_values, kv_head, keys, length, num_kv_heads, width)
+    before = row.to(tl.int64) * length
+    key_found += before * key_found_stride
+    value_found += before * value_found_stride
+    store_rows(key_found, for_keys * natural_scale, kv_head, keys, length, key_found_stride, width)
+    store_rows(value_found, for_values, kv_head, keys, length, value_found_stride, width)

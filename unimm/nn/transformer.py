@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from unimm.nn.adjacent import lay_together
+from unimm.nn.adjacent import joined_product, lay_together
 from unimm.nn.attention import Visibility, attend
+from unimm.nn.joined_attention import joined_attention
 from unimm.nn.kv_cache import CacheView
 from unimm.nn.linear import Linear
 from unimm.nn.rope import apply_rope, rope_cos_sin
 from unimm.nn.sequence import SequenceGroup
+from unimm.nn.swiglu import swiglu
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +100,8 @@ class Attention(nn.Module):
         cache: tuple[int, CacheView] | None,
     ) -> Tensor:
         """Attend. ``x`` and the result are ``(B, n, D)``."""
+        if visibility.spans is not None and visibility.sequence is None and cache is None:
+            return self.o_proj(self._attend_joined(x, rope, visibility))
         num_rows, length, _ = x.shape
         query = self.q_proj(x).view(num_rows, length, self.num_heads, self.width)
         key = self.k_proj(x).view(num_rows, length, self.num_kv_heads, self.width)
@@ -113,6 +117,23 @@ class Attention(nn.Module):
         out = attend(query, key, value, visibility).transpose(1, 2)  # (B, n, H, head_dim)
         return self.o_proj(out.reshape(num_rows, length, -1).to(x.dtype))
 
+    def _attend_joined(
+        self, x: Tensor, rope: tuple[Tensor, Tensor], visibility: Visibility
+    ) -> Tensor:
+        """One product, and all between it and the next by our kernels, ``(B, n, H head_dim)``."""
+        norms, eps = None, 0.0
+        if isinstance(self.q_norm, RMSNorm) and isinstance(self.k_norm, RMSNorm):
+            norms, eps = (self.q_norm.weight, self.k_norm.weight), self.q_norm.eps
+        return joined_attention(
+            joined_product(x, (self.q_proj.weight, self.k_proj.weight, self.v_proj.weight)),
+            norms,
+            rope,
+            visibility.spans,
+            num_heads=self.num_heads,
+            width=self.width,
+            eps=eps,
+        )
+
 
 class MLP(nn.Module):
     """SwiGLU (Shazeer, 2020)."""
@@ -123,8 +144,11 @@ class MLP(nn.Module):
         self.up_proj = Linear(config.dim, config.ffn_dim)
         self.down_proj = Linear(config.ffn_dim, config.dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, n, D)`` to ``(B, n, D)``."""
+    def forward(self, x: Tensor, *, by_kernel: bool = False) -> Tensor:
+        """``(B, n, D)`` to ``(B, n, D)``; ``by_kernel`` where our kernels run."""
+        if by_kernel:
+            joined = joined_product(x, (self.gate_proj.weight, self.up_proj.weight))
+            return self.down_proj(swiglu(joined))
         return self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
@@ -147,7 +171,8 @@ class DecoderLayer(nn.Module):
     ) -> Tensor:
         """``(B, n, D)`` to ``(B, n, D)``."""
         x = x + self.self_attn(self.input_layernorm(x), rope, visibility, cache)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        by_kernel = visibility.spans is not None
+        return x + self.mlp(self.post_attention_layernorm(x), by_kernel=by_kernel)
 
 
 class Backbone(nn.Module):

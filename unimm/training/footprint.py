@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from unimm.document import Batch
 from unimm.model import UniMM
-from unimm.nn.attention import Visibility, gpu_backend
+from unimm.nn.attention import Visibility, batch_visibility, gpu_backend
 from unimm.nn.sequence import SequenceGroup, Trade
 from unimm.training.compiled import CompiledSizes
 from unimm.training.config import EngineConfig
@@ -133,10 +133,10 @@ def measure_step(
         parameter.register_post_accumulate_grad_hook(lambda p: live.set_aside(_gradient(p)))
     is_mixed = engine.precision == "autocast"
     on_gpu = GpuKernels(is_mixed=is_mixed, counting=live.counting)
+    visibility = _visibility(batch, engine, model.config.backbone.head_width)
     with fake, live, _plain_linear(), on_gpu if engine.device != "cpu" else nullcontext():
         with torch.autocast("cpu", torch.bfloat16) if is_mixed else nullcontext():
-            width = model.config.backbone.head_width
-            total = model(batch, backend=_visibility(batch, engine, width)).total
+            total = model(batch, backend=visibility).total
         _backward(total)
     return StepBytes(with_gradients=live.peak, without_gradients=live.bare_peak)
 
@@ -144,11 +144,12 @@ def measure_step(
 def _visibility(batch: Batch, engine: EngineConfig, head_width: int) -> Visibility:
     """As a GPU would be told who sees whom; only what it keeps is computed."""
     backend = gpu_backend(batch, is_half=engine.precision != "float32", head_width=head_width)
+    if backend == "spans":  # these kernels tell sizes without a GPU
+        return batch_visibility(batch, backend, head_width=head_width)
     return Visibility(
         cu_seqlens=batch.cu_seqlens if backend == "varlen" else None,
         max_seqlen=batch.max_seqlen,
-        spans=True if backend == "spans" else None,  # neither is looked at
-        flex=True if backend == "flex" else None,
+        flex=True if backend == "flex" else None,  # not looked at
         kernel=attention_sizes,
     )
 

@@ -53,14 +53,17 @@ def _attention_gradient(ctx: Any, gradient: Tensor, _sums: Tensor) -> Any:
 
 _attention.register_autograd(_attention_gradient, setup_context=_keep)
 
-ATTENTION = frozenset(
+WHOLE = frozenset(
     (
         *(torch.ops.unimm.attention_sizes, torch.ops.unimm.attention_sizes_backward),
+        *(torch.ops.unimm.span_attention, torch.ops.unimm.span_attention_backward),
+        *(torch.ops.unimm.joined_attention, torch.ops.unimm.joined_attention_backward),
+        *(torch.ops.unimm.swiglu, torch.ops.unimm.swiglu_backward),
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu,
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward,
     )
 )
-"""Attention without data, of the trunk and of denoisers."""
+"""Kernels that no compiler generates, but for products."""
 
 
 def attention_sizes(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:

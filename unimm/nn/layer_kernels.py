@@ -1,0 +1,139 @@
+# pyright: basic, reportMissingImports=false, reportOperatorIssue=false
+"""Triton kernels of a layer in training: norm and rotation of heads, and SwiGLU, with gradients.
+
+Each reads its inputs once and does all that lies between two products; arithmetic is float32.
+Legend: ``N`` positions, ``H`` heads that are rotated, of queries and then of keys, ``d`` their
+width, ``F`` inner width of SwiGLU.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def load_halves(x, starts, at, is_in, half: tl.constexpr):
+    """Both halves of heads that begin at ``starts (R, 1)``, float32."""
+    places = x + starts + at
+    first = tl.load(places, mask=is_in, other=0.0).to(tl.float32)
+    return first, tl.load(places + half, mask=is_in, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def load_gains(query_weight, key_weight, is_query, at, half: tl.constexpr):
+    """Both halves of each head's norm weights ``(R, d / 2)``: of queries, or of keys."""
+    of_query = load_halves(query_weight, 0, at, at < half, half)
+    of_key = load_halves(key_weight, 0, at, at < half, half)
+    return (
+        tl.where(is_query, of_query[0], of_key[0]),
+        tl.where(is_query, of_query[1], of_key[1]),
+    )
+
+
+@triton.jit
+def rotate_kernel(
+    joined, query_weight, key_weight, cosines, sines, rotated, num_rows, joined_stride, eps,
+    num_heads: tl.constexpr, num_rotated: tl.constexpr, width: tl.constexpr,
+    has_norm: tl.constexpr, block_rows: tl.constexpr, block_half: tl.constexpr,
+):  # fmt: skip
+    """Normalise and rotate the first heads of ``joined (N, > H d)`` into ``rotated (N, H, d)``.
+
+    A row is a head of a position; angles are ``(N, d)``, both halves alike.
+    """
+    half: tl.constexpr = width // 2
+    row = tl.program_id(0).to(tl.int64) * block_rows + tl.arange(0, block_rows)[:, None]
+    at = tl.arange(0, block_half)[None, :]
+    is_in = (row < num_rows) & (at < half)
+    position, head = row // num_rotated, row % num_rotated
+    x1, x2 = load_halves(joined, position * joined_stride + head * width, at, is_in, half)
+    if has_norm:
+        scale = tl.rsqrt((tl.sum(x1 * x1 + x2 * x2, 1, keep_dims=True)) / width + eps)
+        g1, g2 = load_gains(query_weight, key_weight, head < num_heads, at, half)
+        x1, x2 = x1 * scale * g1, x2 * scale * g2
+    cosine = tl.load(cosines + position * width + at, mask=is_in, other=0.0)
+    sine = tl.load(sines + position * width + at, mask=is_in, other=0.0)
+    target = rotated + row * width + at
+    dtype = rotated.dtype.element_ty
+    tl.store(target, (x1 * cosine - x2 * sine).to(dtype), mask=is_in)
+    tl.store(target + half, (x2 * cosine + x1 * sine).to(dtype), mask=is_in)
+
+
+@triton.jit
+def rotate_gradient_kernel(
+    joined, query_weight, key_weight, cosines, sines, found, for_weights,
+    num_rows, joined_stride, found_stride, eps,
+    num_heads: tl.constexpr, num_rotated: tl.constexpr, width: tl.constexpr,
+    has_norm: tl.constexpr, block_rows: tl.constexpr, block_half: tl.constexpr,
+    num_blocks: tl.constexpr,
+):  # fmt: skip
+    """Turn gradients of rotated heads into those of the heads before, where they lie in ``found``.
+
+    ``for_weights (programs, 2, d)`` float32 gets what each program adds to the gradients of the
+    weights of queries and of keys.
+    """
+    half: tl.constexpr = width // 2
+    at = tl.arange(0, block_half)[None, :]
+    nothing = tl.zeros((block_rows, block_half), tl.float32)
+    query1, query2, key1, key2 = nothing, nothing, nothing, nothing
+    for block in range(num_blocks):
+        start = (tl.program_id(0).to(tl.int64) * num_blocks + block) * block_rows
+        row = start + tl.arange(0, block_rows)[:, None]
+        is_in = (row < num_rows) & (at < half)
+        position, head = row // num_rotated, row % num_rotated
+        target = position * found_stride + head * width
+        given1, given2 = load_halves(found, target, at, is_in, half)
+        cosine = tl.load(cosines + position * width + at, mask=is_in, other=0.0)
+        sine = tl.load(sines + position * width + at, mask=is_in, other=0.0)
+        y1, y2 = given1 * cosine + given2 * sine, given2 * cosine - given1 * sine
+        if has_norm:
+            is_query = head < num_heads
+            x1, x2 = load_halves(joined, position * joined_stride + head * width, at, is_in, half)
+            scale = tl.rsqrt((tl.sum(x1 * x1 + x2 * x2, 1, keep_dims=True)) / width + eps)
+            x1, x2 = x1 * scale, x2 * scale
+            query1 += tl.where(is_query, y1 * x1, 0.0)
+            query2 += tl.where(is_query, y2 * x2, 0.0)
+            key1 += tl.where(is_query, 0.0, y1 * x1)
+            key2 += tl.where(is_query, 0.0, y2 * x2)
+            g1, g2 = load_gains(query_weight, key_weight, is_query, at, half)
+            y1, y2 = y1 * g1, y2 * g2
+            mean = tl.sum(y1 * x1 + y2 * x2, 1, keep_dims=True) / width
+            y1, y2 = scale * (y1 - x1 * mean), scale * (y2 - x2 * mean)
+        dtype = found.dtype.element_ty
+        tl.store(found + target + at, y1.to(dtype), mask=is_in)
+        tl.store(found + target + half + at, y2.to(dtype), mask=is_in)
+    if has_norm:
+        for_weights += tl.program_id(0).to(tl.int64) * 2 * width + at
+        tl.store(for_weights, tl.sum(query1, 0, keep_dims=True), mask=at < half)
+        tl.store(for_weights + half, tl.sum(query2, 0, keep_dims=True), mask=at < half)
+        tl.store(for_weights + width, tl.sum(key1, 0, keep_dims=True), mask=at < half)
+        tl.store(for_weights + width + half, tl.sum(key2, 0, keep_dims=True), mask=at < half)
+
+
+@triton.jit
+def swiglu_kernel(joined, hidden, size, block: tl.constexpr):
+    """``silu(gate) up`` of ``joined (N, 2 F)``, gates first; programs are ``(N, blocks of F)``."""
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.program_id(1) * block + tl.arange(0, block)
+    is_in = at < size
+    joined += row * 2 * size + at
+    gate = tl.load(joined, mask=is_in, other=0.0).to(tl.float32)
+    up = tl.load(joined + size, mask=is_in, other=0.0).to(tl.float32)
+    found = gate * tl.sigmoid(gate) * up
+    tl.store(hidden + row * size + at, found.to(hidden.dtype.element_ty), mask=is_in)
+
+
+@triton.jit
+def swiglu_gradient_kernel(joined, gradient, found, size, block: tl.constexpr):
+    """Gradients of gate and up, ``found (N, 2 F)``; programs are ``(N, blocks of F)``."""
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.program_id(1) * block + tl.arange(0, block)
+    is_in = at < size
+    joined += row * 2 * size + at
+    gate = tl.load(joined, mask=is_in, other=0.0).to(tl.float32)
+    up = tl.load(joined + size, mask=is_in, other=0.0).to(tl.float32)
+    given = tl.load(gradient + row * size + at, mask=is_in, other=0.0).to(tl.float32)
+    share = tl.sigmoid(gate)
+    for_gate = given * up * share * (1 + gate * (1 - share))
+    found += row * 2 * size + at
+    dtype = found.dtype.element_ty
+    tl.store(found, for_gate.to(dtype), mask=is_in)
+    tl.store(found + size, (given * gate * share).to(dtype), mask=is_in)
