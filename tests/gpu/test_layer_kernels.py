@@ -44,14 +44,16 @@ def run(model, batch, backend, dtype):
     return {name: value.detach().float() for name, value in named}
 
 
-@pytest.fixture(params=[1, 3])
-def few_heads_at_once(request, monkeypatch):
+@pytest.fixture
+def few_heads_at_once(monkeypatch):
     """Several programs, each with several blocks, none of which is full."""
-    monkeypatch.setattr(own, "BLOCK_NUMBERS", 256)
-    monkeypatch.setattr(own, "BLOCKS", request.param)
+    for name in ("ROTATION", "ROTATION_GRADIENT"):
+        monkeypatch.setattr(own, name, (1024, 4))
+    monkeypatch.setattr(own, "BLOCKS", 3)
 
 
 @pytest.mark.usefixtures("few_heads_at_once")
+@pytest.mark.parametrize("is_joined", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, HALF])
 @pytest.mark.parametrize(
     "changes",
@@ -63,10 +65,12 @@ def few_heads_at_once(request, monkeypatch):
     ],
 )
 @pytest.mark.parametrize("is_causal", [True, False])
-def test_layers_equal_those_without_our_kernels(changes, is_causal, dtype):
+def test_layers_equal_those_without_our_kernels(changes, is_causal, dtype, is_joined):
     batch = random_rows(70, is_causal=is_causal).to(DEVICE)
     model = model_of(replace(CONFIG, **changes))
     expected = run(model, batch, "dense", torch.float32)
+    if is_joined:
+        model.join_products()
     found = run(model, batch, "spans", dtype)
     for name, reference in expected.items():
         assert reference.std() > 1e-3, name
@@ -87,7 +91,8 @@ def test_swiglu_and_its_gradient(shape, dtype):
     assert found.dtype == dtype
     (given,) = torch.autograd.grad(found, joined, weight.to(dtype))
     (wanted,) = torch.autograd.grad(expected, exact, weight.to(dtype).float())
-    tolerance = {"atol": 1e-5, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 0.05, "rtol": 0.01}
+    is_exact = dtype == torch.float32
+    tolerance = {"atol": 1e-5 if is_exact else 0.05, "rtol": 1e-5 if is_exact else 0.01}
     torch.testing.assert_close(found.float(), expected, **tolerance)
     torch.testing.assert_close(given.float(), wanted, **tolerance)
 
@@ -108,6 +113,7 @@ def test_compiled_layers_equal_eager_ones(is_mixed):
     model = model_of(CONFIG)
     with torch.autocast(DEVICE, HALF, enabled=is_mixed):
         expected = run(model, batch, "spans", dtype)
+        model.join_products()
         for layer in model.layers:
             layer.forward = torch.compile(layer.forward, dynamic=False, fullgraph=True)
         found = run(model, batch, "spans", dtype)

@@ -40,19 +40,19 @@ def products(
     return functional.linear(x, joined, bias).split([len(weight) for weight in weights], dim=-1)
 
 
-def joined_product(x: Tensor, weights: Sequence[Tensor]) -> Tensor:
+def joined_product(x: Tensor, weights: Sequence[Tensor], *, is_joined: bool) -> Tensor:
     """``x @ weight.T`` for each weight, side by side in one tensor; gradients reach all.
-
-    A compiler puts the weights together while it changes their format, at no cost.
 
     Args:
         x: ``(..., D)``.
         weights: ``(N_i, D)`` each.
+        is_joined: put the weights together for one product, which a compiler does while it changes
+            their format; else the results.
 
     Returns:
         ``(..., sum of N_i)``.
     """
-    if torch.compiler.is_compiling():
+    if is_joined:
         return functional.linear(x, torch.cat(tuple(weights)))
     return torch.cat([functional.linear(x, weight) for weight in weights], dim=-1)
 

@@ -14,10 +14,12 @@ from unimm.nn.span_attention import SpanTiles, tiles_for
 from unimm.nn.span_launch import run_forward, run_key_gradient, run_query_gradient
 from unimm.nn.span_tiles import KeyLists
 
-BLOCK_NUMBERS = 2048
-"""Numbers of heads that a program of the rotation has in hand at once."""
+ROTATION = (2048, 4)
+"""Numbers of heads that a program of the rotation has in hand at once, and its warps."""
+ROTATION_GRADIENT = (2048, 4)
+"""The same for its gradient."""
 BLOCKS = 8
-"""Such blocks that a program of its backward goes through: fewer sums for the weights."""
+"""So much that a program of the gradient goes through: fewer sums for the weights."""
 
 
 def joined_attention(
@@ -88,7 +90,7 @@ def _attention(
     num_rows, length, size = joined.shape
     num_rotated = _num_rotated(size, num_heads, width)
     rotated = joined.new_empty(num_rows, length, num_rotated, width)
-    block_rows, block_half = _blocks(width)
+    block_rows, block_half, num_warps = _blocks(width, ROTATION)
     _kernels().rotate_kernel[(-(-rotated[..., 0].numel() // block_rows),)](
         *(joined, query_weight, key_weight, cosines, sines, rotated),
         *(rotated[..., 0].numel(), size, eps),
@@ -98,7 +100,7 @@ def _attention(
         has_norm=query_weight.numel() > 0,
         block_rows=block_rows,
         block_half=block_half,
-        num_warps=4,
+        num_warps=num_warps,
     )
     lists = KeyLists(ranges=ranges, starts=starts)
     tile = tiles_for(entry, is_causal=lists.is_causal).forward
@@ -173,7 +175,7 @@ def _run_rotate_gradient(
     """Turn the gradients in ``found`` back; those of the weights, ``(2, d)``."""
     num_rows, length, size = joined.shape
     width = cosines.shape[-1]
-    block_rows, block_half = _blocks(width)
+    block_rows, block_half, num_warps = _blocks(width, ROTATION_GRADIENT)
     count = num_rows * length * num_rotated
     num_programs = -(-count // (block_rows * BLOCKS))
     for_weights = joined.new_empty(num_programs, 2, width, dtype=torch.float32)
@@ -188,7 +190,7 @@ def _run_rotate_gradient(
         block_rows=block_rows,
         block_half=block_half,
         num_blocks=BLOCKS,
-        num_warps=4,
+        num_warps=num_warps,
     )
     return for_weights.sum(0) if has_norm else for_weights.new_empty(2, 0)
 
@@ -246,10 +248,10 @@ def _num_rotated(size: int, num_heads: int, width: int) -> int:
     return num_heads + (size // width - num_heads) // 2
 
 
-def _blocks(width: int) -> tuple[int, int]:
-    """Heads that a program has in hand, and half their width as a power of two."""
+def _blocks(width: int, cut: tuple[int, int]) -> tuple[int, int, int]:
+    """Heads that a program has in hand, half their width as a power of two, and its warps."""
     block_half = 1 << (width // 2 - 1).bit_length()
-    return max(1, BLOCK_NUMBERS // (2 * block_half)), block_half
+    return max(1, cut[0] // (2 * block_half)), block_half, cut[1]
 
 
 def _kernels() -> Any:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-BLOCK = 1024
-"""Numbers of a position that a program looks at together."""
+BLOCK = (1024, 4)
+"""Numbers of a position that a program looks at together, and its warps."""
 
 
 @torch.library.custom_op("unimm::swiglu", mutates_args=())
@@ -27,8 +27,9 @@ def swiglu(joined: Tensor) -> Tensor:
     size = joined.shape[-1] // 2
     hidden = joined.new_empty(*joined.shape[:-1], size)
     if hidden.numel():
-        grid = (hidden.numel() // size, -(-size // BLOCK))
-        _kernels().swiglu_kernel[grid](joined, hidden, size, block=BLOCK)
+        block, num_warps = BLOCK
+        grid = (hidden.numel() // size, -(-size // block))
+        _kernels().swiglu_kernel[grid](joined, hidden, size, block=block, num_warps=num_warps)
     return hidden
 
 
@@ -38,8 +39,11 @@ def _swiglu_backward(gradient: Tensor, joined: Tensor) -> Tensor:
     gradient, joined = gradient.contiguous(), joined.contiguous()
     found, size = torch.empty_like(joined), gradient.shape[-1]
     if gradient.numel():
-        grid = (gradient.numel() // size, -(-size // BLOCK))
-        _kernels().swiglu_gradient_kernel[grid](joined, gradient, found, size, block=BLOCK)
+        block, num_warps = BLOCK
+        grid = (gradient.numel() // size, -(-size // block))
+        _kernels().swiglu_gradient_kernel[grid](
+            joined, gradient, found, size, block=block, num_warps=num_warps
+        )
     return found
 
 

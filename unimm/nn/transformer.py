@@ -91,6 +91,7 @@ class Attention(nn.Module):
         self.o_proj = Linear(config.num_heads * width, config.dim)
         self.q_norm = RMSNorm(width, config.norm_eps) if config.use_qk_norm else nn.Identity()
         self.k_norm = RMSNorm(width, config.norm_eps) if config.use_qk_norm else nn.Identity()
+        self.is_joined = False  # one product for queries, keys and values in training
 
     def forward(
         self,
@@ -124,8 +125,9 @@ class Attention(nn.Module):
         norms, eps = None, 0.0
         if isinstance(self.q_norm, RMSNorm) and isinstance(self.k_norm, RMSNorm):
             norms, eps = (self.q_norm.weight, self.k_norm.weight), self.q_norm.eps
+        weights = (self.q_proj.weight, self.k_proj.weight, self.v_proj.weight)
         return joined_attention(
-            joined_product(x, (self.q_proj.weight, self.k_proj.weight, self.v_proj.weight)),
+            joined_product(x, weights, is_joined=self.is_joined),
             norms,
             rope,
             visibility.spans,
@@ -143,11 +145,13 @@ class MLP(nn.Module):
         self.gate_proj = Linear(config.dim, config.ffn_dim)
         self.up_proj = Linear(config.dim, config.ffn_dim)
         self.down_proj = Linear(config.ffn_dim, config.dim)
+        self.is_joined = False  # one product for gate and up in training
 
     def forward(self, x: Tensor, *, by_kernel: bool = False) -> Tensor:
         """``(B, n, D)`` to ``(B, n, D)``; ``by_kernel`` where our kernels run."""
         if by_kernel:
-            joined = joined_product(x, (self.gate_proj.weight, self.up_proj.weight))
+            weights = (self.gate_proj.weight, self.up_proj.weight)
+            joined = joined_product(x, weights, is_joined=self.is_joined)
             return self.down_proj(swiglu(joined))
         return self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x))
 
@@ -203,6 +207,12 @@ class Backbone(nn.Module):
             attention, mlp = layer.self_attn, layer.mlp
             lay_together((attention.q_proj, attention.k_proj, attention.v_proj))
             lay_together((mlp.gate_proj, mlp.up_proj))
+
+    def join_products(self) -> None:
+        """Train with one product for matrices that read the same, which live twice meanwhile."""
+        for layer in self.layers:
+            assert isinstance(layer, DecoderLayer)
+            layer.self_attn.is_joined = layer.mlp.is_joined = True
 
     def forward(
         self,

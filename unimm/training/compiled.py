@@ -17,10 +17,16 @@ from torch._inductor.decomposition import select_decomp_table
 from torch._inductor.fx_passes.joint_graph import joint_graph_passes
 from torch._ops import OpOverload
 from torch.func import functional_call
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import register_dataclass, tree_flatten, tree_unflatten
 from torch.utils.flop_counter import flop_registry
 
+from unimm.nn.attention import Visibility
+from unimm.nn.span_attention import SpanTiles
+from unimm.nn.span_tiles import KeyLists
 from unimm.training.gpu_kernels import WHOLE, Counting
+
+for _kind in (Visibility, SpanTiles, KeyLists):  # what a layer is told of its batch is traced, too
+    register_dataclass(_kind)
 
 _KERNELS = {*flop_registry, *WHOLE}  # which no compiler generates
 

@@ -149,6 +149,14 @@ class EngineConfig:
                 "zero_stage 1, 2 or 3"
             )
 
+    @property
+    def joins_products(self) -> bool:
+        """Whether matrices that read the same are put together for one product.
+
+        Not in ZeRO 3: what was put together would stay when the gathered weights go.
+        """
+        return self.compile and self.zero_stage < 3
+
 
 @dataclass(frozen=True, kw_only=True)
 class GuardConfig:

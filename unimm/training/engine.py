@@ -77,6 +77,8 @@ class Engine:
             # Only what a block computes: around it, hooks of ZeRO 3 gather its weights.
             for block in model.repeated_blocks():
                 block.forward = _compiled(block)
+        if config.joins_products:
+            model.backbone.join_products()
         if config.zero_stage < 3:
             model.to(device)
         self._adamw = _adamw(model, optimizer)

@@ -111,13 +111,15 @@ def measure_step(
         make_model: builds the model; called with tensors that take no memory.
         batch: packed rows, as one micro-batch of a rank.
         bind: gives the model its image tokenizer.
-        engine: how the step is computed; the ZeRO stage changes nothing here.
+        engine: how the step is computed.
     """
     fake, live = FakeTensorMode(allow_non_fake_inputs=True), LiveBytes()
     with fake:
         model = make_model()
     bind(model)
     model.backbone.use_checkpointing = engine.checkpoint_activations
+    if engine.joins_products:
+        model.backbone.join_products()
     if engine.sequence_ranks > 1:
         model.backbone.sequence = _SizesOfGroup(engine.sequence_ranks)
     if engine.precision == "bfloat16":
@@ -133,7 +135,8 @@ def measure_step(
         parameter.register_post_accumulate_grad_hook(lambda p: live.set_aside(_gradient(p)))
     is_mixed = engine.precision == "autocast"
     on_gpu = GpuKernels(is_mixed=is_mixed, counting=live.counting)
-    visibility = _visibility(batch, engine, model.config.backbone.head_width)
+    with fake:
+        visibility = _visibility(batch, engine, model.config.backbone.head_width)
     with fake, live, _plain_linear(), on_gpu if engine.device != "cpu" else nullcontext():
         with torch.autocast("cpu", torch.bfloat16) if is_mixed else nullcontext():
             total = model(batch, backend=visibility).total

@@ -11,6 +11,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
+import unimm.nn.transformer  # noqa: F401, makes the operators that are named below
 from unimm.nn.cross_entropy import losses_by_kernel, token_losses
 
 Counting = Callable[[bool], AbstractContextManager[None]]

@@ -234,7 +234,9 @@ class Planner:
         return UniMM(self.config.model, special=self._special, spec=spec)
 
     def _trace(self, engine: EngineConfig, micro_rows: int) -> StepBytes:
-        key = (micro_rows, replace(engine, zero_stage=1))  # the stage changes nothing here
+        # Otherwise the stage changes nothing here.
+        stage = 1 if engine.zero_stage < 3 else 3
+        key = (micro_rows, replace(engine, zero_stage=stage))
         if key not in self._traced:
             self._traced[key] = measure_step(
                 self.make_model,
