@@ -193,12 +193,14 @@ class UniMM(nn.Module):
         losses = self.head_losses(batch, backend=backend)
         local = {head: int(batch.slots[head].index.shape[0]) for head in losses}
         sums = {head: loss.sum() for head, loss in losses.items()}
-        total = torch.zeros((), device=batch.input_ids.device)
-        for head, loss in sums.items():
-            count = (counts or local)[head]
-            total = total + self._weight(head) * loss / max(count, 1)
+        of_step = counts or local
+        shares = [
+            loss * (self._weight(head) / max(of_step[head], 1)) for head, loss in sums.items()
+        ]
         return Losses(
-            total=total, sums={head: loss.detach() for head, loss in sums.items()}, counts=local
+            total=sum(shares[1:], shares[0]),
+            sums={head: loss.detach() for head, loss in sums.items()},
+            counts=local,
         )
 
     def head_losses(
@@ -213,12 +215,13 @@ class UniMM(nn.Module):
         flat, draws, idle = self.run_trunk(batch, backend=backend)
         width = flat.shape[-1]
         text = batch.slots["text"].index
-        labels = batch.labels.reshape(-1)[text]
-        losses = {"text": token_losses(self.text_head(flat[text]), labels)}
+        labels = batch.labels.flatten().index_select(0, text)
+        # An index as such has a gradient that is sorted first, as if positions could come twice.
+        losses = {"text": token_losses(self.text_head(flat.index_select(0, text)), labels)}
         for name in self.config.heads:
             objective, slots = self.objective(name), batch.slots[name]
             if slots.tokens is not None:
-                losses[name] = objective.loss(flat[slots.index], draws[name])
+                losses[name] = objective.loss(flat.index_select(0, slots.index), draws[name])
                 continue
             # At the place of a real one: the order of gradients must not differ either.
             filled = idle.get(name, flat.new_zeros(self.spec.grid_size**2, width))
@@ -234,7 +237,7 @@ class UniMM(nn.Module):
             Hidden states ``(B L, D)``; each objective's draw; and what objectives without a picture
             filled, which entered no row.
         """
-        x = self.embed_inputs(batch.input_ids, batch.code_ids)  # (B, L, D)
+        x = self.embed_inputs(batch.input_ids.flatten(), batch.code_ids.flatten())  # (B L, D)
         width = x.shape[-1]
         draws: dict[str, Any] = {}
         idle: dict[str, Tensor] = {}  # what idle objectives fill; it never enters the row
@@ -248,11 +251,11 @@ class UniMM(nn.Module):
                 if slots.tokens is None:
                     idle[name] = filled
                 else:
-                    x = x.reshape(-1, width).index_copy(0, slots.index, filled).view(x.shape)
+                    x = x.index_copy_(0, slots.index, filled)
         if not isinstance(backend, Visibility):
             head_width = self.config.backbone.head_width
             backend = batch_visibility(batch, backend, dtype=x.dtype, head_width=head_width)
-        hidden = self.backbone(x, batch.position_ids, backend)
+        hidden = self.backbone(x.view(*batch.input_ids.shape, width), batch.position_ids, backend)
         flat = hidden.reshape(-1, width)  # (B L, D)
         return flat, draws, idle
 

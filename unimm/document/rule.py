@@ -54,9 +54,9 @@ def attention_rule(batch: Batch) -> Tensor:
 class Spans:
     """The rule as unbroken spans of keys, for whatever must not compare every pair's ids.
 
-    Blocks never fall inside a document, and documents, segments and blocks are unbroken runs. So a
-    query sees its document's contexts, and the other positions of its own segment, up to the end
-    of its block: the same pairs as ``may_see`` allows.
+    Blocks never fall inside a document, nor segments, nor documents inside a row: all of them are
+    unbroken runs. So a query sees its document's contexts, and the other positions of its own
+    segment, up to the end of its block: the same pairs as ``may_see`` allows.
 
     Attributes:
         document_start: ``(B, L)`` int32, first position of the query's document.
@@ -90,8 +90,9 @@ class Spans:
         Returns:
             The first query that sees a key and one past the last, both ``(B, L)`` int32.
         """
-        places = torch.arange(self.block_end.shape[1], device=self.block_end.device)
-        keys = places.int().expand_as(self.block_end).contiguous()
+        length, device = self.block_end.shape[1], self.block_end.device
+        places = torch.arange(length, dtype=torch.int32, device=device)
+        keys = places.expand_as(self.block_end).contiguous()
 
         def first_above(numbers: Tensor) -> Tensor:
             """The first query whose number, which never falls along a row, is above a key."""
@@ -116,24 +117,19 @@ class Spans:
 
 def visible_spans(batch: Batch) -> Spans:
     """Find where each query's document and segment begin and where its block ends."""
-    length = batch.block_ids.shape[1]
-    places = torch.arange(length, device=batch.block_ids.device)
+    length, documents = batch.block_ids.shape[1], batch.document_ids
+    # Each id is counted inside of the one before it: so made, the three never fall along a row.
+    segments = torch.add(batch.segment_ids, documents, alpha=length)
+    blocks = torch.add(batch.block_ids, segments, alpha=length)
 
-    def is_new(ids: Tensor) -> Tensor:
-        """Whether a position's id differs from the one before, ``(B, L)``."""
-        return functional.pad(ids[:, 1:] != ids[:, :-1], (1, 0), value=True)
+    def find(ids: Tensor, *, is_end: bool = False) -> Tensor:
+        """Where the run of a position's id begins, or one past its end, ``(B, L)``."""
+        return torch.searchsorted(ids, ids, right=is_end, out_int32=True)
 
-    new_document = is_new(batch.document_ids)
-    new_segment = new_document | is_new(batch.segment_ids)
-    new_block = new_segment | is_new(batch.block_ids)
-    is_last = functional.pad(new_block[:, 1:], (0, 1), value=True)
-    ends = torch.where(is_last, places + 1, length).flip(1).cummin(1).values.flip(1)
-    starts = (torch.where(new, places, 0).cummax(1).values for new in (new_document, new_segment))
-    document_start, segment_start = (start.int() for start in starts)
     return Spans(
-        document_start=document_start,
-        segment_start=segment_start,
-        block_end=ends.int(),
+        document_start=find(documents),
+        segment_start=find(segments),
+        block_end=find(blocks, is_end=True),
         is_context=batch.is_context,
     )
 

@@ -77,33 +77,33 @@ def find_key_lists(spans: Spans, tile: Tile, *, is_causal: bool) -> KeyLists:
     if is_causal:
         num_seen = (end - first + tile.keys - 1) // tile.keys
         # Where a tile of queries holds several documents no key of the first is seen by all.
-        num_full = torch.where(first == latest, (soonest - first) // tile.keys, 0)
+        num_full = (first == latest) * ((soonest - first) // tile.keys)
         ranges = torch.stack((first, num_full, num_seen.clamp(min=0)), -1)
-        return KeyLists(ranges=ranges.int(), starts=ranges.new_empty(0, dtype=torch.int32))
+        return KeyLists(ranges=ranges, starts=ranges.new_empty(0))
 
     length = spans.block_end.shape[1]
-    steps = torch.arange(0, length, tile.keys, device=first.device)  # (K,)
-    starts = first[..., None] + steps  # (B, T, K)
-    ends = starts + tile.keys
+    last = length + tile.keys
+    steps = torch.arange(0, last, tile.keys, device=first.device)  # (K + 1,)
     first, latest, own_first, own_latest, soonest, end = (
         x[..., None] for x in (first, latest, own_first, own_latest, soonest, end)
     )
-    before = functional.pad(spans.is_context.cumsum(1), (1, 0))  # (B, L + 1) contexts
+    bounds = first + steps  # (B, T, K + 1)
+    starts, ends = bounds[..., :-1], bounds[..., 1:]
+    # How many of the keys so far are no contexts, plus one; none behind the row's end is.
+    hidden = functional.pad(~spans.is_context, (1, tile.keys), value=True).cumsum(1)
 
-    def count(start: Tensor, end: Tensor) -> Tensor:
-        """Contexts among the keys from ``start`` to before ``end``."""
-        left, right = (
-            before.gather(1, x.clamp(max=length).flatten(1).long()).view(starts.shape)
-            for x in (start, end)
-        )
-        return right - left
+    def hidden_before(keys: Tensor) -> Tensor:
+        return hidden.gather(1, keys.clamp(max=last).flatten(1)).view_as(keys)
 
-    is_seen = (starts < end) & ((ends > own_first) | (count(starts, ends) > 0))
-    others = torch.minimum(torch.maximum(own_latest, starts), ends)  # from here on all are own
-    is_full = (starts >= latest) & (ends <= soonest) & (count(starts, others) == others - starts)
-    order = torch.argsort(2 - is_seen.int() - is_full.int(), dim=-1, stable=True)
-    num_full, num_seen = (x.sum(-1) for x in (is_full, is_seen))
-    ranges = torch.stack((first[..., 0], num_full, num_seen), -1)
+    at_bounds = hidden_before(bounds)
+    is_any_context = at_bounds.diff(dim=-1) < tile.keys
+    is_seen = (starts < end) & ((ends > own_first) | is_any_context)
+    others = torch.clamp(own_latest, starts, ends)  # from here on all are own
+    is_whole = hidden_before(others) == at_bounds[..., :-1]  # up to there all are contexts
+    is_full = (starts >= latest) & (ends <= soonest) & is_whole
+    order = torch.argsort(is_seen.int() + is_full, dim=-1, descending=True, stable=True)
+    counts = torch.stack((is_full, is_seen), -1).sum(-2)  # (B, T, 2)
+    ranges = torch.cat((first, counts), -1)
     return KeyLists(ranges=ranges.int(), starts=starts.gather(-1, order).int())
 
 
@@ -121,20 +121,17 @@ def find_query_ranges(seen_from: Tensor, seen_until: Tensor, tile: Tile) -> Tens
     """
     first, latest = _ends_of_tiles(seen_from, tile.keys)
     spare = -seen_until.shape[1] % tile.keys
-    soonest, end = (
-        functional.pad(sign * seen_until, (0, spare), value=-seen_until.shape[1] * 2)
-        .unflatten(1, (-1, tile.keys))
-        .amax(-1)
-        .mul(sign)
-        for sign in (-1, 1)
-    )
-    num_full = torch.where(soonest == end, (end - latest) // tile.queries, 0)
+    if spare:  # one key more often changes nothing
+        seen_until = torch.cat((seen_until, seen_until[:, -1:].expand(-1, spare)), 1)
+    soonest, end = seen_until.unflatten(1, (-1, tile.keys)).aminmax(dim=-1)
+    num_full = (soonest == end) * ((end - latest) // tile.queries)
     num_seen = (end - first + tile.queries - 1) // tile.queries
-    return torch.stack((end, num_full.clamp(min=0), num_seen.clamp(min=0)), -1).int()
+    return torch.stack((end, num_full.clamp(min=0), num_seen.clamp(min=0)), -1)
 
 
 def _ends_of_tiles(rising: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """The lowest and the highest of each tile, ``(B, T)``, of numbers that do not fall."""
-    length = rising.shape[1]
-    lasts = torch.arange(size - 1, length + size - 1, size, device=rising.device)
-    return rising[:, ::size], rising[:, lasts.clamp(max=length - 1)]
+    lasts = rising[:, size - 1 :: size]
+    if rising.shape[1] % size:
+        lasts = torch.cat((lasts, rising[:, -1:]), 1)
+    return rising[:, ::size], lasts

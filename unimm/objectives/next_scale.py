@@ -102,6 +102,7 @@ class NextScale(Objective[Draw]):
         self.position = nn.Embedding(sum(self.counts), dim)
         self.head = Linear(dim, spec.codebook_size)
         self._recorder = Recorder()
+        self._place_ids: Tensor | None = None  # (2, T) level and position, where the weights are
         for table in (self.start, self.level, self.position, self.head):
             nn.init.normal_(table.weight, std=0.02)
 
@@ -135,10 +136,10 @@ class NextScale(Objective[Draw]):
         """Inputs ``(M T, D)``, picture after picture, scale after scale."""
         codes = draw.tokens.scale_codes
         with torch.no_grad():
-            sums = self.image_tokenizer.sums(codes)  # (M, S, C, h, h)
-        parts = [self._start(len(codes[0]))]
-        parts += [self._input(sums[:, k - 1], k) for k in range(1, len(self.scales))]
-        return torch.cat(parts, dim=1).flatten(0, 1)
+            grids = self.image_tokenizer.inputs(codes)  # (M, C, n, n) each
+            vectors = torch.cat([grid.flatten(2) for grid in grids], dim=2)
+        inputs = torch.cat([self._start(len(codes[0])), self._project(vectors)], dim=1)
+        return (inputs + self._places(0, len(self.scales))).flatten(0, 1)
 
     def loss(self, hidden: Tensor, draw: Draw) -> Tensor:
         """Cross-entropy of each code; ``hidden`` is ``(M T, D)``."""
@@ -167,7 +168,7 @@ class NextScale(Objective[Draw]):
         def so_far() -> ImageTokens:
             return ImageTokens(codes=tokenizer.quantize(total))
 
-        x = self._start(batch)
+        x = self._start(batch) + self._places(0, 1)
         for k, count in enumerate(self.counts):
             span = slice(sum(self.counts[:k]), sum(self.counts[: k + 1]))
             hidden = yield Block(
@@ -208,22 +209,30 @@ class NextScale(Objective[Draw]):
         return ImageTokens(codes=grids[-1], scale_codes=tuple(grids))
 
     def _start(self, batch: int) -> Tensor:
-        """Inputs of the first scale, ``(B, n n, D)``."""
-        first = self.start.weight.device
-        index = torch.zeros(batch, self.counts[0], dtype=torch.int64, device=first)
-        return self.start(index) + self._place(0)
+        """What the first scale is predicted from, ``(B, n n, D)``."""
+        index = torch.zeros(1, 1, dtype=torch.int64, device=self.start.weight.device)
+        return self.start(index).expand(batch, self.counts[0], -1)
 
     def _input(self, total: Tensor, k: int) -> Tensor:
         """Inputs of scale ``k`` from the sum ``(B, C, h, h)`` of the coarser ones."""
         small = self.image_tokenizer.shrink(total, self.scales[k])  # (B, C, n, n)
-        vectors = small.flatten(2).transpose(1, 2)  # (B, n n, C)
-        return self.project(vectors.to(self.project.weight.dtype)) + self._place(k)
+        return self._project(small.flatten(2)) + self._places(k, k + 1)
 
-    def _place(self, k: int) -> Tensor:
-        """Level and position of scale ``k``, ``(n n, D)``."""
-        device, first = self.level.weight.device, sum(self.counts[:k])
-        places = torch.arange(first, first + self.counts[k], device=device)
-        return self.level(torch.full_like(places, k)) + self.position(places)
+    def _project(self, vectors: Tensor) -> Tensor:
+        """``(B, C, T)`` to ``(B, T, D)``."""
+        return self.project(vectors.transpose(1, 2).to(self.project.weight.dtype))
+
+    def _places(self, first: int, last: int) -> Tensor:
+        """Level and position of scales ``first`` to before ``last``, ``(T, D)``."""
+        device = self.level.weight.device
+        if self._place_ids is None or self._place_ids.device != device:
+            levels = _pyramid_positions(self.scales)[1]
+            with torch.inference_mode(False):
+                ids = torch.tensor(np.stack([levels, np.arange(len(levels))]))
+                self._place_ids = ids.to(device)  # once: it waits for the device
+        span = slice(sum(self.counts[:first]), sum(self.counts[:last]))
+        levels, positions = self._place_ids[:, span]
+        return self.level(levels) + self.position(positions)
 
 
 @lru_cache(maxsize=8)

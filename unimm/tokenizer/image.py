@@ -204,6 +204,11 @@ class ImageTokenizer(nn.Module):
         scales = tuple(codes.shape[-1] for codes in scale_codes)
         return self._pyramid().sums(scale_codes, scales, self.codebooks[0])
 
+    def inputs(self, scale_codes: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """What each scale but the first is predicted from: sums of the coarser, on its grid."""
+        scales = tuple(codes.shape[-1] for codes in scale_codes)
+        return self._pyramid().inputs(scale_codes, scales, self.codebooks[0])
+
     @torch.no_grad()
     def add_scale(
         self, total: Tensor, codes: Tensor, scale: int, scales: tuple[int, ...]

@@ -140,12 +140,17 @@ class Pyramid(nn.Module):
 
     def sums(self, codes: Sequence[Tensor], scales: Sequence[int], quantizer: Quantizer) -> Tensor:
         """Running sums of the first codes of a picture, stacked ``(B, len(codes), C, h, h)``."""
-        total = torch.zeros((), device=codes[0].device)
-        found: list[Tensor] = []
-        for scale, grid in enumerate(codes):
-            total = total + self.grow(quantizer.embed(grid), scale, scales)
-            found.append(total)
-        return torch.stack(found, dim=1)
+        large = enlarge_codes(codes, scales[-1], quantizer)  # (S, B, C, h, h)
+        used = [self.convolution_of(scale, len(scales)) for scale in range(len(codes))]
+        numbers = sorted(set(used))  # finer scales use later ones
+        parts = large.split([used.count(number) for number in numbers])
+        with torch.autocast(large.device.type, enabled=False):
+            mended = [
+                self.convolutions[number](part.flatten(0, 1))
+                for number, part in zip(numbers, parts, strict=True)
+            ]
+            added = torch.lerp(large, torch.cat(mended).view_as(large), self.ratio)
+        return added.cumsum(0).transpose(0, 1)
 
     def inputs(
         self, codes: Sequence[Tensor], scales: Sequence[int], quantizer: Quantizer
@@ -181,6 +186,49 @@ def enlarge_by_products(x: Tensor, side: int) -> Tensor:
     """The same as products with one matrix for rows and columns."""
     matrix = _bicubic_matrix(x.shape[-1], side, x.device)
     return (matrix @ x.double() @ matrix.t()).float()
+
+
+def enlarge_codes(codes: Sequence[Tensor], side: int, quantizer: Quantizer) -> Tensor:
+    """Bring the vectors of codes ``(B, n, n)`` of ``S`` scales up to ``(S, B, C, side, side)``."""
+    if codes[0].is_cuda and not torch.is_grad_enabled():
+        return enlarge_codes_by_products(codes, side, quantizer)
+    return torch.stack([enlarge(quantizer.embed(grid).float(), side) for grid in codes])
+
+
+def enlarge_codes_by_products(codes: Sequence[Tensor], side: int, quantizer: Quantizer) -> Tensor:
+    """The same as two products for all scales: a GPU is told of a few kernels, not of hundreds."""
+    device, sides = codes[0].device, tuple(grid.shape[-1] for grid in codes)
+    cells, matrices = _padded_scales(sides, side, device)
+    flat = torch.cat([grid.flatten(1) for grid in codes], dim=1)  # (B, T)
+    padded = flat.t().index_select(0, cells)  # (S side side, B)
+    vectors = F.embedding(padded, quantizer.codebook_vectors).double()  # (..., B, C)
+    shape = (len(codes), side, side, *vectors.shape[1:])
+    rows = matrices @ vectors.view(len(codes), side, -1)  # (S, side, side B C)
+    found = matrices[:, None] @ rows.view(len(codes), side, side, -1)  # (S, side, side, B C)
+    found = found.view(shape).permute(0, 3, 4, 1, 2)  # (S, B, C, side, side)
+    return found.to(torch.float32, memory_format=torch.contiguous_format)
+
+
+@lru_cache(maxsize=16)
+def _padded_scales(
+    sides: tuple[int, ...], side: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Grids of several sizes as grids of one size, and what enlarges them.
+
+    Returns:
+        For each cell ``(S side side,)`` of the padded grids its place among the codes of all
+        scales, any place for padding; and the matrices ``(S, side, side)`` float64, which
+        multiply padding with zeros.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        cells = torch.zeros(len(sides), side, side, dtype=torch.int64)
+        matrices = torch.zeros(len(sides), side, side, dtype=torch.float64)
+        first = 0
+        for scale, n in enumerate(sides):
+            cells[scale, :n, :n] = torch.arange(first, first + n * n).view(n, n)
+            matrices[scale, :, :n] = _bicubic_matrix(n, side, torch.device("cpu"))
+            first += n * n
+        return cells.flatten().to(device), matrices.to(device)
 
 
 @lru_cache(maxsize=256)

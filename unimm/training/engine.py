@@ -1,8 +1,8 @@
 """DeepSpeed behind five methods; the only file that imports it.
 
 The losses that reach the engine are already divided by the counts of the whole optimizer step, so
-DeepSpeed's averaging over ranks and micro-batches is undone: one rank or many, any ZeRO stage,
-accumulation or not, give one loss curve.
+DeepSpeed's averaging over ranks is undone and that over micro-batches not asked for: one rank or
+many, any ZeRO stage, accumulation or not, give one loss curve.
 """
 
 import logging
@@ -65,8 +65,6 @@ class Engine:
     ) -> None:
         self.model, self.config = model, config
         self._ema_decay, self._max_norm = optimizer.ema_decay, optimizer.max_norm
-        # DeepSpeed averages over both; the losses are shares of a sum.
-        self._scale = float(grad_accum_steps * world_size())
         model.backbone.use_checkpointing = config.checkpoint_activations
         self.share = rank() // config.sequence_ranks
         self.num_shares = world_size() // config.sequence_ranks
@@ -86,7 +84,8 @@ class Engine:
         self._engine = _initialize(model, self._adamw, config, settings)
         if config.compile and config.zero_stage in (1, 2):
             keep_order(self._engine.optimizer, model.repeated_blocks())
-        self.is_skipped = torch.zeros((), device=device)
+        self._trained = [p for p in model.parameters() if p.requires_grad]
+        self._never = self.is_skipped = torch.zeros((), device=device)
         self._partition = Partition(
             model, self._adamw, self._engine.optimizer, stage=config.zero_stage
         )
@@ -104,7 +103,9 @@ class Engine:
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of one micro-batch's share of the step's loss."""
-        self._engine.backward(loss * self._scale)
+        if world_size() > 1:
+            loss = loss * world_size()  # it is a share of a sum; DeepSpeed averages over ranks
+        self._engine.backward(loss, scale_wrt_gas=False)
         if not self._engine.is_gradient_accumulation_boundary():
             self._engine.step()  # DeepSpeed counts micro-batches here; nothing moves yet
 
@@ -127,13 +128,14 @@ class Engine:
         """
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate
-        clipped = None
-        if self.config.zero_stage == 0:  # whole gradients: clip them in a few kernels
-            limit = self._max_norm or float("inf")
-            clipped = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        self.is_skipped = torch.zeros_like(self.is_skipped) if skip is None else skip
-        if clipped is not None:
-            self.is_skipped = torch.maximum(self.is_skipped, (~clipped.isfinite()).float())
+        norm = None
+        self.is_skipped = self._never if skip is None else skip
+        if self.config.zero_stage == 0:  # whole gradients
+            norm = nn.utils.get_total_norm([p.grad for p in self._trained if p.grad is not None])
+            self.is_skipped = torch.where(norm < float("inf"), self.is_skipped, 1.0)
+            if self._max_norm:  # AdamW's kernel divides gradients by it, in the one go
+                scale = ((norm + 1e-6) / self._max_norm).clamp(min=1.0)
+                self._adamw.grad_scale = scale  # pyright: ignore[reportAttributeAccessIssue]
         # What a gradient scaler sets: the fused kernel then does nothing, without asking the host.
         self._adamw.found_inf = self.is_skipped  # pyright: ignore[reportAttributeAccessIssue]
         self._engine.step()
@@ -142,7 +144,7 @@ class Engine:
         self._partition.update_average(1.0 - min(self._ema_decay, (1 + step) / (10 + step)))
         if not is_measured:
             return None
-        return float(self._engine.get_global_grad_norm() if clipped is None else clipped)
+        return float(self._engine.get_global_grad_norm() if norm is None else norm)
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
@@ -204,6 +206,10 @@ def _initialize(
         config=settings,
         dist_init_required=False,
     )
+    if config.zero_stage == 0:
+        engine.zero_grad = adamw.zero_grad  # DeepSpeed's walks through the whole model
+        # Alone it would copy all gradients into a buffer and back, to add up nothing.
+        engine.enable_backward_allreduce = world_size() > 1
     return engine
 
 

@@ -46,6 +46,11 @@ class Piece:
         return tensor.detach().view(-1)[self.offset : self.offset + self.length]
 
     @property
+    def is_whole(self) -> bool:
+        """Whether the stretch is all that its owner has."""
+        return self.length == self.owner.numel()
+
+    @property
     def weight(self) -> Tensor:
         """The stretch of the weights, ``(length,)``; writing changes them."""
         return self.of(self.owner)
@@ -75,6 +80,10 @@ class Partition:
         ]
         self.trained = [piece for piece in self.pieces if piece.is_trained]
         self.average = [piece.weight.clone() for piece in self.trained]
+        self._shaped = [
+            average.view_as(piece.owner) if piece.is_whole else average
+            for piece, average in zip(self.trained, self.average, strict=True)
+        ]
 
     def _piece(self, name: str, parameter: Any) -> Piece | None:
         is_trained = parameter.requires_grad
@@ -110,7 +119,9 @@ class Partition:
     def update_average(self, weight: float) -> None:
         """Move the average towards the weights by a share."""
         lerp: Any = torch._foreach_lerp_  # pyright: ignore[reportPrivateImportUsage]
-        lerp(self.average, [piece.weight for piece in self.trained], weight)
+        # An owner's memory may be another one than before: nothing of it is kept.
+        weights = [piece.owner if piece.is_whole else piece.weight for piece in self.trained]
+        lerp(self._shaped, weights, weight)
 
     @torch.no_grad()
     def exchange_average(self) -> None:

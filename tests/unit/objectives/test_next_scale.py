@@ -61,7 +61,8 @@ def test_inputs_are_embedded_sums_of_the_coarser_scales() -> None:
     embedded = objective.embed(Draw(tokens=ImageTokens(scale_codes=codes))).view(3, 21, -1)
     for k, (vectors, start) in enumerate(zip(fed, (1, 5), strict=True), start=1):
         count = SCALES[k] ** 2
-        expected = objective.project(vectors.flatten(2).transpose(1, 2)) + objective._place(k)
+        expected = objective.project(vectors.flatten(2).transpose(1, 2))
+        expected = expected + objective._places(k, k + 1)
         torch.testing.assert_close(embedded[:, start : start + count], expected)
     finest_changed = (*codes[:-1], torch.zeros_like(codes[-1]))
     again = objective.embed(Draw(tokens=ImageTokens(scale_codes=finest_changed)))

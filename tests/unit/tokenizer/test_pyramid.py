@@ -9,6 +9,8 @@ from unimm.tokenizer.pyramid import (
     Pyramid,
     enlarge,
     enlarge_by_products,
+    enlarge_codes,
+    enlarge_codes_by_products,
     parse_schedule,
     schedule_name,
 )
@@ -152,3 +154,15 @@ def test_enlarging_by_products_is_bicubic(side: int) -> None:
     torch.testing.assert_close(enlarge_by_products(x, 16), expected, atol=1e-5, rtol=1e-5)
     assert torch.equal(enlarge(x, 16), expected)
     assert enlarge(x, side) is x
+
+
+@pytest.mark.parametrize("num_scales", [1, 9, 10])
+def test_scales_are_enlarged_together_as_alone(num_scales: int) -> None:
+    _, quantizer = parts()
+    codes = [torch.randint(96, (3, n, n)) for n in TEN_SCALES[:num_scales]]
+    found = enlarge_codes_by_products(codes, 16, quantizer)
+    assert found.shape == (num_scales, 3, 6, 16, 16) and found.is_contiguous()
+    torch.testing.assert_close(found, enlarge_codes(codes, 16, quantizer), atol=1e-5, rtol=1e-5)
+    for grid, large in zip(codes, found, strict=True):
+        expected = enlarge(quantizer.embed(grid), 16)
+        torch.testing.assert_close(large, expected, atol=1e-5, rtol=1e-5)
