@@ -23,7 +23,7 @@ CONFIG = BackboneConfig(dim=48, depth=2, num_heads=3, num_kv_heads=1, head_dim=3
 def model_of(config):
     torch.manual_seed(0)
     model = Backbone(config).to(DEVICE)
-    for name, weight in model.named_parameters():
+    for weight in model.parameters():
         with torch.no_grad():  # larger than the first steps' weights: scores that differ
             weight.add_(0.3 * torch.randn_like(weight)) if weight.ndim == 1 else weight.mul_(6)
     return model

@@ -196,9 +196,7 @@ def _run_rotate_gradient(
 
 
 @_attention.register_fake
-def _(
-    joined: Tensor, *others: Any
-) -> tuple[Tensor, Tensor, Tensor]:
+def _(joined: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
     num_heads, width = others[-3], others[-2]
     num_rows, length, size = joined.shape
     num_rotated = _num_rotated(size, num_heads, width)
@@ -220,9 +218,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     document_starts, key_spans, _, _, ranges, starts, query_ranges = rule
     ctx.sizes = inputs[12:]
     heads = (joined, query_weight, key_weight, cosines, sines)
-    ctx.save_for_backward(
-        *heads, *output, document_starts, key_spans, ranges, starts, query_ranges
-    )
+    ctx.save_for_backward(*heads, *output, document_starts, key_spans, ranges, starts, query_ranges)
 
 
 def _gradients(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:

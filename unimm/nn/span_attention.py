@@ -189,7 +189,7 @@ def _attention_backward(
 
 @_attention.register_fake
 def _(query: Tensor, key: Tensor, value: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return empty_like(query), query.newempty_like(query.shape[:-1], dtype=torch.float32)
+    return empty_like(query), query.new_empty(query.shape[:-1], dtype=torch.float32)
 
 
 @_attention_backward.register_fake

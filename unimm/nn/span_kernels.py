@@ -190,7 +190,7 @@ def query_gradient_kernel(
     num_queries: tl.constexpr, num_keys: tl.constexpr,
     has_gaps: tl.constexpr, is_split: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of queries ``found (B, n, H, width)``, positions apart as told; programs (T, H, B).
+    """Gradient of queries ``found (B, n, H, width)``; programs (T, H, B).
 
     It also writes ``pairs (B, H, n, 2)`` for the keys' kernel: the log-sum, and the sum of a result
     times its gradient.
@@ -278,7 +278,7 @@ def key_gradient_kernel(
     group: tl.constexpr, width: tl.constexpr, block_width: tl.constexpr,
     num_queries: tl.constexpr, num_keys: tl.constexpr, is_split: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of keys and values ``(B, n, H / group, width)``, positions apart as told; programs (T, H / group, B)."""
+    """Gradients of keys and values ``(B, n, H / group, width)``; programs (T, H / group, B)."""
     tile, kv_head, row = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     num_kv_heads = tl.num_programs(1)
     last, num_full, num_seen = load_range(ranges, row, tile)

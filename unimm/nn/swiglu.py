@@ -1,7 +1,7 @@
 """SwiGLU between its two products in training, by a kernel of our own (Shazeer, 2020).
 
-Gates and what they gate come out of one product, and so do their gradients go back into one. Legend:
-``N`` positions, ``F`` inner width.
+Gates and what they gate come out of one product, and their gradients go back into one. Legend:
+``F`` inner width.
 """
 
 from typing import Any
