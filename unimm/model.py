@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unimm.document import NO_CODE, NULL_CODE, Batch, SpecialIds
+from unimm.document import NO_CODE, Batch, SpecialIds
 from unimm.nn.attention import Backend, Visibility, batch_visibility
 from unimm.nn.cross_entropy import token_losses
 from unimm.nn.denoiser import Denoiser
@@ -164,14 +164,14 @@ class UniMM(nn.Module):
                 module.lay_together()
 
     def embed_codes(self, code_ids: Tensor) -> Tensor:
-        """Embed context codes ``(...)`` to ``(..., D)``; ``NULL_CODE`` is the null picture."""
+        """Embed context codes ``(...)`` to ``(..., D)``; any below zero is the null picture."""
         null = self.spec.codebook_size
-        return self.code_embedding(torch.where(code_ids == NULL_CODE, null, code_ids))
+        return self.code_embedding(torch.where(code_ids < 0, null, code_ids))
 
     def embed_inputs(self, input_ids: Tensor, code_ids: Tensor) -> Tensor:
         """Embed text ids, and codes where there are any: ``(B, L)`` twice to ``(B, L, D)``."""
         is_code = code_ids != NO_CODE
-        codes = self.embed_codes(torch.where(is_code, code_ids, 0))
+        codes = self.embed_codes(code_ids)
         return torch.where(is_code[..., None], codes, self.text_embedding(input_ids))
 
     def forward(

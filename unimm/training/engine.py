@@ -131,7 +131,8 @@ class Engine:
         norm = None
         self.is_skipped = self._never if skip is None else skip
         if self.config.zero_stage == 0:  # whole gradients
-            norm = nn.utils.get_total_norm([p.grad for p in self._trained if p.grad is not None])
+            found = [grad for p in self._trained if (grad := p.grad) is not None]
+            norm = nn.utils.get_total_norm(found)
             self.is_skipped = torch.where(norm < float("inf"), self.is_skipped, 1.0)
             if self._max_norm:  # AdamW's kernel divides gradients by it, in the one go
                 scale = ((norm + 1e-6) / self._max_norm).clamp(min=1.0)
