@@ -10,9 +10,10 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unimm.model import UniMM
+from unimm.nn.fused_chain import run_block
 from unimm.nn.fused_layers import can_fuse, run_fused
 from unimm.nn.kv_cache import CacheView, KVCache
 from unimm.nn.recorded import Recorder
@@ -76,7 +77,7 @@ class StepGraphs:
         while rest:
             kind = self._kind(rows, 1, is_causal=True)
             count = min(rest, kind.longest - self.cache.reach(rows, 1) + 1)
-            link = partial(self._link, kind, rows, chain.follow)
+            link = partial(self._link, kind, rows, chain)
             state = (last, at, self.cache.lengths_of(rows), positions, *chain.state)
             if kind.is_run:
                 self._recorder.repeat((kind, chain.key), link, count, *state, after=on_block)
@@ -91,7 +92,7 @@ class StepGraphs:
         self,
         kind: "_Kind",
         rows: list[int],
-        follow: Callable[..., Tensor],
+        chain: Chain,
         last: Tensor,
         at: Tensor,
         lengths: Tensor,
@@ -99,8 +100,12 @@ class StepGraphs:
         *state: Tensor,
     ) -> None:
         """One block of a chain; moves its tensors on to the next."""
-        x = follow(last, at, *state)  # (B, 1, D)
-        x = x.repeat(len(rows) // len(x), 1, 1)
+        drawn = chain.follow(last, at, *state)  # (B,)
+        if kind.is_run and isinstance(chain.embed, nn.Embedding) and can_fuse(self.backbone, last):
+            view, table = self._view(kind, rows, lengths), chain.embed.weight
+            run_block(self.backbone, drawn, table, last=last, at=at, positions=positions, view=view)
+            return
+        x = chain.embed(drawn)[:, None].repeat(len(rows) // len(drawn), 1, 1)  # (R, 1, D)
         hidden = self._step(kind, rows, x, positions.index_select(1, at), lengths)
         last.copy_(hidden[:, 0])
         at.add_(1)
@@ -118,7 +123,13 @@ class StepGraphs:
     def _step(
         self, kind: "_Kind", rows: list[int], x: Tensor, positions: Tensor, lengths: Tensor
     ) -> Tensor:
-        view = CacheView(
+        view = self._view(kind, rows, lengths)
+        if kind.is_run and can_fuse(self.backbone, x):
+            return run_fused(self.backbone, x, positions, view)
+        return self.backbone(x, positions, cache=view)
+
+    def _view(self, kind: "_Kind", rows: list[int], lengths: Tensor) -> CacheView:
+        return CacheView(
             self.cache,
             rows,
             lengths,
@@ -127,9 +138,6 @@ class StepGraphs:
             is_causal=kind.is_causal,
             is_full=kind.is_full,
         )
-        if kind.is_run and can_fuse(self.backbone, x):
-            return run_fused(self.backbone, x, positions, view)
-        return self.backbone(x, positions, cache=view)
 
 
 class _Kind(NamedTuple):
