@@ -159,6 +159,7 @@ class _Shape(NamedTuple):
     dtype: torch.dtype
     is_inference: bool
     weights: tuple[int, ...]  # where they lie
+    is_trained: bool
 
 
 class Workspace(NamedTuple):
@@ -183,12 +184,14 @@ def take_workspace(model: UniMM, *, num_rows: int, capacity: int) -> Workspace:
         capacity: positions that a row must hold at least.
     """
     config, weight = model.config.backbone, model.text_embedding.weight
+    parameters = _parameters_of(model)  # chains read the objective's, too
     shape = _Shape(
         num_rows,
         -(-capacity // BUCKET) * BUCKET if weight.is_cuda else capacity,
         weight.dtype,
         torch.is_inference_mode_enabled(),  # its tensors cannot be written to elsewhere
-        tuple(x.data_ptr() for x in model.parameters()),  # chains read the objective's, too
+        tuple(x.data_ptr() for x in parameters),
+        any(x.requires_grad for x in parameters),
     )
     kept = _kept.pop(model, None)
     if kept is not None and kept.shape == shape:
@@ -207,13 +210,23 @@ def take_workspace(model: UniMM, *, num_rows: int, capacity: int) -> Workspace:
     return Workspace(shape, cache, StepGraphs(model.backbone, cache))
 
 
+def _parameters_of(module: nn.Module) -> list[nn.Parameter]:
+    """As ``module.parameters()``, which takes a millisecond for some hundred layers."""
+    modules: list[nn.Module | None] = [module]
+    found: list[nn.Parameter | None] = []
+    for inner in modules:
+        if inner is not None:
+            found += inner._parameters.values()  # pyright: ignore[reportPrivateUsage]
+            modules += inner._modules.values()  # pyright: ignore[reportPrivateUsage]
+    return [x for x in found if x is not None]
+
+
 def keep_workspace(model: UniMM, workspace: Workspace) -> None:
     """Keep a cache for the model's next call, where that pays.
 
     A model in training needs its memory back at once.
     """
-    is_trained = any(x.requires_grad for x in model.parameters())
-    if not is_trained and _is_kept(workspace.cache):
+    if not workspace.shape.is_trained and _is_kept(workspace.cache):
         _kept[model] = workspace
 
 
