@@ -56,7 +56,7 @@ class RecomputedRows(CachedRows):
     def run_chain(self, rows: list[int], chain: Chain, positions: Tensor) -> Tensor:
         last = chain.last
         for i in range(positions.shape[1]):
-            x = chain.follow(last, torch.tensor([i]), *chain.state)
+            x = chain.embed(chain.follow(last, torch.tensor([i]), *chain.state))[:, None]
             x = x.repeat(len(rows) // len(x), 1, 1)
             last = self.run(rows, x, positions[:, i : i + 1], is_causal=True)[:, 0]
             self.cache.advance(rows, [1] * len(rows))

@@ -56,7 +56,8 @@ class Pipeline:
     @property
     def precision(self) -> str:
         """Number format that it draws in."""
-        is_int8 = any(isinstance(x, Linear) and x.is_int8 for x in self.model.modules())
+        linears = (x for x in self.model.modules() if isinstance(x, Linear))
+        is_int8 = self.device.type == "cpu" and any(x.is_int8 for x in linears)
         dtype = str(self.model.text_embedding.weight.dtype)
         return "int8" if is_int8 else dtype.removeprefix("torch.")
 

@@ -109,18 +109,70 @@ def test_fused_steps_are_those_of_the_layers(dtype, num_rows, num_new, is_causal
 @pytest.mark.parametrize("num_rows", [1, 2, 3, 4])
 @pytest.mark.parametrize("blocks", [(1, 1), (4, 4), (16, 8)])
 def test_products_of_a_few_rows_are_those_of_torch(dtype, num_rows, blocks, monkeypatch):
-    from unimm.nn import fused_layers
+    from unimm.nn import few_rows
 
-    monkeypatch.setitem(fused_layers.PRODUCTS, "down", blocks)
+    monkeypatch.setitem(few_rows.PRODUCTS, "down", blocks)
     generator = torch.Generator().manual_seed(num_rows)
     x, hidden, weight = (
         torch.randn(shape, generator=generator).to(DEVICE, dtype)
         for shape in ((num_rows, 24), (num_rows, 2736), (24, 2736))
     )
-    found = fused_layers._add_product_few("down", x, hidden, weight).float()
+    found = few_rows.add_product("down", x, hidden, weight).float()
     expected = x.double() + hidden.double() @ weight.double().t()
     error = float((found - expected).norm() / expected.norm())
     assert error < (1e-6 if dtype == torch.float32 else 4e-3), error
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(1, 64), (2, 1, 1040), (4, 48)])
+def test_matrices_multiply_a_few_rows_as_in_torch(dtype, shape):
+    from unimm.nn.few_rows import multiply
+
+    generator = torch.Generator().manual_seed(len(shape))
+    x = torch.randn(shape, generator=generator).to(DEVICE, dtype)
+    weight = torch.randn(54, shape[-1], generator=generator).to(DEVICE, dtype)
+    found, expected = multiply(x, weight), x.double() @ weight.double().t()
+    assert found.shape == expected.shape and found.dtype == dtype
+    error = float((found - expected).norm() / expected.norm())
+    assert error < (1e-6 if dtype == torch.float32 else 4e-3), error
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("num_documents", "num_branches", "changes"),
+    [(1, 1, {}), (1, 2, {}), (2, 2, {"dim": 80, "head_dim": 32}), (3, 2, {"use_qk_norm": False})],
+)
+def test_blocks_of_a_chain_are_steps_of_the_layers(dtype, num_documents, num_branches, changes):
+    from unimm.nn.fused_chain import run_block
+
+    backbone, num_rows = backbone_of(dtype, **changes), num_documents * num_branches
+    plain, fused = (cache_of(backbone, num_rows + 1, dtype) for _ in range(2))
+    rows = list(range(1, num_rows + 1))
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(20, backbone.config.dim, generator=generator).to(DEVICE, dtype)
+    positions = torch.randint(0, 900, (num_rows, 3, 3), generator=generator).to(DEVICE)
+    starts = [5, 0, 127, 30, 2, 1][:num_rows]
+    at = torch.zeros(1, dtype=torch.int64, device=DEVICE)
+    last = torch.zeros(num_rows, backbone.config.dim, device=DEVICE, dtype=dtype)
+    lengths = torch.tensor(starts, device=DEVICE)
+    for cache in (plain, fused):
+        cache.advance(rows, starts)
+    with torch.no_grad():
+        for block in range(3):
+            drawn = torch.randint(0, 20, (num_documents,), generator=generator).to(DEVICE)
+            x = table[drawn].repeat(num_branches, 1)[:, None]
+            view = plain.view(rows, 1, is_causal=True)
+            expected = backbone(x, positions[:, block : block + 1], cache=view)[:, 0].float()
+            view = fused.view(rows, 1, is_causal=True)
+            view.lengths = lengths
+            run_block(
+                backbone, drawn, table, last=last, at=at, positions=positions, view=view
+            )  # fmt: skip
+            for cache in (plain, fused):
+                cache.advance(rows, [1] * num_rows)
+            assert at.item() == block + 1 and lengths.tolist() == plain.lengths[1:]
+            error = float((expected - last.float()).norm() / expected.norm())
+            assert error < (1e-4 if dtype == torch.float32 else 3e-2), (block, error)
 
 
 @pytest.mark.parametrize("blocks", [(16, 1), (32, 2), (256, 8)])

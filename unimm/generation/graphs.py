@@ -10,9 +10,10 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unimm.model import UniMM
+from unimm.nn.fused_chain import run_block
 from unimm.nn.fused_layers import can_fuse, run_fused
 from unimm.nn.kv_cache import CacheView, KVCache
 from unimm.nn.recorded import Recorder
@@ -76,7 +77,7 @@ class StepGraphs:
         while rest:
             kind = self._kind(rows, 1, is_causal=True)
             count = min(rest, kind.longest - self.cache.reach(rows, 1) + 1)
-            link = partial(self._link, kind, rows, chain.follow)
+            link = partial(self._link, kind, rows, chain)
             state = (last, at, self.cache.lengths_of(rows), positions, *chain.state)
             if kind.is_run:
                 self._recorder.repeat((kind, chain.key), link, count, *state, after=on_block)
@@ -91,7 +92,7 @@ class StepGraphs:
         self,
         kind: "_Kind",
         rows: list[int],
-        follow: Callable[..., Tensor],
+        chain: Chain,
         last: Tensor,
         at: Tensor,
         lengths: Tensor,
@@ -99,8 +100,12 @@ class StepGraphs:
         *state: Tensor,
     ) -> None:
         """One block of a chain; moves its tensors on to the next."""
-        x = follow(last, at, *state)  # (B, 1, D)
-        x = x.repeat(len(rows) // len(x), 1, 1)
+        drawn = chain.follow(last, at, *state)  # (B,)
+        if kind.is_run and isinstance(chain.embed, nn.Embedding) and can_fuse(self.backbone, last):
+            view, table = self._view(kind, rows, lengths), chain.embed.weight
+            run_block(self.backbone, drawn, table, last=last, at=at, positions=positions, view=view)
+            return
+        x = chain.embed(drawn)[:, None].repeat(len(rows) // len(drawn), 1, 1)  # (R, 1, D)
         hidden = self._step(kind, rows, x, positions.index_select(1, at), lengths)
         last.copy_(hidden[:, 0])
         at.add_(1)
@@ -118,7 +123,13 @@ class StepGraphs:
     def _step(
         self, kind: "_Kind", rows: list[int], x: Tensor, positions: Tensor, lengths: Tensor
     ) -> Tensor:
-        view = CacheView(
+        view = self._view(kind, rows, lengths)
+        if kind.is_run and can_fuse(self.backbone, x):
+            return run_fused(self.backbone, x, positions, view)
+        return self.backbone(x, positions, cache=view)
+
+    def _view(self, kind: "_Kind", rows: list[int], lengths: Tensor) -> CacheView:
+        return CacheView(
             self.cache,
             rows,
             lengths,
@@ -127,9 +138,6 @@ class StepGraphs:
             is_causal=kind.is_causal,
             is_full=kind.is_full,
         )
-        if kind.is_run and can_fuse(self.backbone, x):
-            return run_fused(self.backbone, x, positions, view)
-        return self.backbone(x, positions, cache=view)
 
 
 class _Kind(NamedTuple):
@@ -151,6 +159,7 @@ class _Shape(NamedTuple):
     dtype: torch.dtype
     is_inference: bool
     weights: tuple[int, ...]  # where they lie
+    is_trained: bool
 
 
 class Workspace(NamedTuple):
@@ -175,12 +184,14 @@ def take_workspace(model: UniMM, *, num_rows: int, capacity: int) -> Workspace:
         capacity: positions that a row must hold at least.
     """
     config, weight = model.config.backbone, model.text_embedding.weight
+    parameters = _parameters_of(model)  # chains read the objective's, too
     shape = _Shape(
         num_rows,
         -(-capacity // BUCKET) * BUCKET if weight.is_cuda else capacity,
         weight.dtype,
         torch.is_inference_mode_enabled(),  # its tensors cannot be written to elsewhere
-        tuple(x.data_ptr() for x in model.parameters()),  # chains read the objective's, too
+        tuple(x.data_ptr() for x in parameters),
+        any(x.requires_grad for x in parameters),
     )
     kept = _kept.pop(model, None)
     if kept is not None and kept.shape == shape:
@@ -199,13 +210,23 @@ def take_workspace(model: UniMM, *, num_rows: int, capacity: int) -> Workspace:
     return Workspace(shape, cache, StepGraphs(model.backbone, cache))
 
 
+def _parameters_of(module: nn.Module) -> list[nn.Parameter]:
+    """As ``module.parameters()``, which takes a millisecond for some hundred layers."""
+    modules: list[nn.Module | None] = [module]
+    found: list[nn.Parameter | None] = []
+    for inner in modules:
+        if inner is not None:
+            found += inner._parameters.values()  # pyright: ignore[reportPrivateUsage]
+            modules += inner._modules.values()  # pyright: ignore[reportPrivateUsage]
+    return [x for x in found if x is not None]
+
+
 def keep_workspace(model: UniMM, workspace: Workspace) -> None:
     """Keep a cache for the model's next call, where that pays.
 
     A model in training needs its memory back at once.
     """
-    is_trained = any(x.requires_grad for x in model.parameters())
-    if not is_trained and _is_kept(workspace.cache):
+    if not workspace.shape.is_trained and _is_kept(workspace.cache):
         _kept[model] = workspace
 
 

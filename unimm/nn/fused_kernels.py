@@ -278,24 +278,27 @@ def gate_kernel(
 
 
 @triton.jit
-def add_product_kernel(
+def product_kernel(
     x, hidden, weight, out, num_outputs,
     num_in: tl.constexpr, num_rows: tl.constexpr, block_out: tl.constexpr,
-    block_in: tl.constexpr, has_pdl: tl.constexpr,
+    block_in: tl.constexpr, is_added: tl.constexpr, has_pdl: tl.constexpr,
 ):  # fmt: skip
-    """Add a product of a few rows with a matrix to the stream."""
+    """A product of a few rows with a matrix, which may be added to the stream ``x``."""
     outputs = tl.program_id(0) * block_out + tl.arange(0, block_out)
     tiles = load_outputs(weight, outputs, num_in, block_in)
     take_over(has_pdl)
     rows = load_stream(hidden, num_in, num_rows, block_in)
     before, products = (), ()
     for i in tl.static_range(num_rows):
-        before += (tl.load(x + i * num_outputs + outputs).to(tl.float32),)
+        if is_added:
+            before += (tl.load(x + i * num_outputs + outputs).to(tl.float32),)
     for i in tl.static_range(num_rows):
         products += (dot_tiles(tiles, rows[i]),)
     sums = sum_columns(products)
     for i in tl.static_range(num_rows):
-        found = before[i] + sums[i]
+        found = sums[i]
+        if is_added:
+            found += before[i]
         tl.store(out + i * num_outputs + outputs, found.to(out.dtype.element_ty))
 
 

@@ -14,21 +14,13 @@ from torch.utils._triton import has_triton_package
 
 from unimm.nn.adjacent import products
 from unimm.nn.attention import attend
+from unimm.nn.few_rows import FEW_ROWS, add_product, cut, overlap
 from unimm.nn.kv_cache import CacheView
 from unimm.nn.transformer import Attention, Backbone, DecoderLayer, RMSNorm
 
-FEW_ROWS = 4
-"""Rows up to which a matrix is read by our kernel: the library's are made for more."""
 LONGEST = 4096
 """Positions up to which one program attends for a head; longer rows want several."""
 
-PRODUCTS = {"project": (2, 1), "output": (2, 4), "gate": (2, 4), "down": (1, 4)}
-"""Outputs of a program and its warps, by product of a few rows: all it reads is asked for at once.
-
-Fewer outputs where they do not fit the registers or do not divide a matrix.
-"""
-_WARP_BYTES = 8192
-"""Of weights that a warp holds: half of its registers."""
 ATTENTION = {"few": (128, 8), "many": (8, 1)}
 """Positions of heads of 64 that a program looks at together and its warps, by number of rows."""
 
@@ -58,10 +50,27 @@ def run_fused(backbone: Backbone, x: Tensor, position_ids: Tensor, view: CacheVi
     shape = x.shape
     angles = _angles(position_ids, backbone.config.head_width, backbone.config.rope_base)
     stream = x.reshape(-1, shape[-1]).contiguous()  # (T, D)
+    return backbone.norm(run_layers(backbone, stream, angles, view)).view(shape)
+
+
+def run_layers(
+    backbone: Backbone, stream: Tensor, angles: tuple[Tensor, Tensor], view: CacheView
+) -> Tensor:
+    """All layers of a cached step.
+
+    Args:
+        backbone: for which ``can_fuse`` is true.
+        stream: ``(T, D)``.
+        angles: cosines and sines of the positions, ``(T, W / 2)`` each, float32.
+        view: of neighbouring rows.
+
+    Returns:
+        ``(T, D)``, not normalised.
+    """
     for index, layer in enumerate(backbone.layers):
         assert isinstance(layer, DecoderLayer)
         stream = _layer(layer, index, stream, angles, view)
-    return backbone.norm(stream).view(shape)
+    return stream
 
 
 def _layer(
@@ -76,8 +85,8 @@ def _layer(
     else:
         mixed = _attend(attention, index, projected, angles, view)
     if is_few:
-        x = _add_product_few("output", x, mixed, attention.o_proj.weight)
-        return _add_product_few("down", x, _gate_few(layer, x), mlp.down_proj.weight)
+        x = add_product("output", x, mixed, attention.o_proj.weight)
+        return add_product("down", x, _gate_few(layer, x), mlp.down_proj.weight)
     x = torch.addmm(x, mixed, attention.o_proj.weight.t())
     normed = layer.post_attention_layernorm(x)
     gate, up = products(normed, (mlp.gate_proj.weight, mlp.up_proj.weight))
@@ -98,7 +107,7 @@ def _kernels() -> Any:
 def _angles(position_ids: Tensor, width: int, base: float) -> tuple[Tensor, Tensor]:
     """As ``rope_cos_sin``, ``(T, width / 2)`` each."""
     half, count = width // 2, position_ids.shape[0] * position_ids.shape[1]
-    frequencies = _frequencies(width, base, position_ids.device)
+    frequencies = frequencies_of(width, base, position_ids.device)
     cosines = torch.empty(count, half, device=position_ids.device)
     sines = torch.empty_like(cosines)
     _kernels().angles_kernel[(count,)](
@@ -108,8 +117,8 @@ def _angles(position_ids: Tensor, width: int, base: float) -> tuple[Tensor, Tens
 
 
 @cache  # never dropped: recorded steps read it where it lies
-def _frequencies(width: int, base: float, device: torch.device) -> Tensor:
-    """Of the rotary positions, ``(width / 2,)``: four kernels that no step need repeat."""
+def frequencies_of(width: int, base: float, device: torch.device) -> Tensor:
+    """Rotary frequencies ``(width / 2,)``: four kernels that no step need repeat."""
     with torch.inference_mode(False), torch.no_grad():
         steps = torch.arange(width // 2, device=device, dtype=torch.float32)
         return base ** (-2.0 * steps / width)
@@ -130,7 +139,7 @@ def _project_few(layer: DecoderLayer, x: Tensor) -> Projected:
     attention, norm = layer.self_attn, layer.input_layernorm
     num_query, num_key = (len(m.weight) for m in (attention.q_proj, attention.k_proj))
     out = x.new_empty(len(x), num_query + 2 * num_key)
-    blocks = _blocks("project", x, x.shape[1], gcd(num_query, num_key))
+    blocks = cut("project", x, x.shape[1], gcd(num_query, num_key))
     _kernels().project_kernel[(out.shape[1] // blocks["block_out"],)](
         x,
         norm.weight,
@@ -150,7 +159,7 @@ def _project_few(layer: DecoderLayer, x: Tensor) -> Projected:
 def _gate_few(layer: DecoderLayer, x: Tensor) -> Tensor:
     norm, mlp = layer.post_attention_layernorm, layer.mlp
     out = x.new_empty(len(x), len(mlp.gate_proj.weight))
-    blocks = _blocks("gate", x, x.shape[1], out.shape[1], num_matrices=2)
+    blocks = cut("gate", x, x.shape[1], out.shape[1], num_matrices=2)
     _kernels().gate_kernel[(out.shape[1] // blocks["block_out"],)](
         x,
         norm.weight,
@@ -162,42 +171,6 @@ def _gate_few(layer: DecoderLayer, x: Tensor) -> Tensor:
         **blocks,
     )
     return out
-
-
-def _add_product_few(name: str, x: Tensor, hidden: Tensor, weight: Tensor) -> Tensor:
-    out = torch.empty_like(x)
-    blocks = _blocks(name, x, hidden.shape[1], x.shape[1])
-    _kernels().add_product_kernel[(x.shape[1] // blocks["block_out"],)](
-        x, hidden, weight, out, x.shape[1], **blocks
-    )
-    return out
-
-
-def _blocks(
-    name: str, x: Tensor, num_in: int, num_outputs: int, num_matrices: int = 1
-) -> dict[str, Any]:
-    """How a product of a few rows with matrices ``(num_outputs, num_in)`` is cut."""
-    block_out, num_warps = PRODUCTS[name]
-    row_bytes, most = num_matrices * num_in * x.element_size(), _WARP_BYTES * num_warps
-    while block_out > 1 and (num_outputs % block_out or block_out * row_bytes > most):
-        block_out //= 2
-    return {
-        "num_in": num_in,
-        "num_rows": len(x),
-        "block_out": block_out,
-        "block_in": num_warps * 512 // x.element_size(),  # 16 bytes a thread
-        "num_warps": num_warps,
-        **_overlap(x),
-    }
-
-
-def _overlap(x: Tensor) -> dict[str, bool]:
-    """From Hopper on a kernel may begin while the one before it ends: its weights are there then.
-
-    Programmatic dependent launch, CUDA C++ Programming Guide.
-    """
-    is_able = x.is_cuda and torch.cuda.get_device_capability(x.device) >= (9, 0)
-    return {"has_pdl": is_able, "launch_pdl": is_able}
 
 
 def _attend_one(
@@ -221,7 +194,7 @@ def _attend_one(
         has_norm=isinstance(attention.q_norm, RMSNorm),
         block=block,
         num_warps=num_warps,
-        **_overlap(query),
+        **overlap(query),
     )
     return out
 

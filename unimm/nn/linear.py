@@ -1,8 +1,9 @@
-"""A weight matrix that multiplies few rows fast on a CPU, where drawing waits for its memory.
+"""A weight matrix that multiplies few rows fast: drawing waits for its memory.
 
 A step of drawing multiplies every matrix of the model with one row a document and guidance branch.
-The time is that of reading the matrix, if the library's kernel does not waste it: what is here
-reads the same values in another order, or the int8 that they were kept as, a quarter of the bytes.
+The time is that of reading the matrix, if the library's kernel does not waste it. On a CPU, what is
+here reads the same values in another order, or the int8 that they were kept as, a quarter of the
+bytes; on a GPU, ``few_rows.py`` does.
 """
 
 from typing import Any, NamedTuple, cast
@@ -10,6 +11,8 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from unimm.nn import few_rows
 
 FEW_ROWS = 3
 """Rows up to which the matrix had better stand on the left (measured; from 4 on it depends)."""
@@ -32,8 +35,8 @@ class _Int8(NamedTuple):
 class Linear(nn.Linear):
     """A product with a matrix, ``(..., in)`` to ``(..., out)``, without bias.
 
-    Its weight and gradient are those of ``nn.Linear``; only float32 on a CPU goes other ways, and
-    only for few rows, so that training and reading prompts are as ever.
+    Its weight and gradient are those of ``nn.Linear``; only float32 on a CPU and inference on a GPU
+    go other ways, and only for few rows, so that training and reading prompts are as ever.
     """
 
     def __init__(self, in_features: int, out_features: int) -> None:
@@ -58,6 +61,8 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """``(..., in)`` to ``(..., out)``."""
         weight = self.weight
+        if few_rows.can_multiply(x, weight):
+            return few_rows.multiply(x, weight)
         if x.device.type != "cpu" or x.dtype != torch.float32 or weight.dtype != x.dtype:
             return functional.linear(x, weight)
         rows = x.reshape(-1, x.shape[-1])

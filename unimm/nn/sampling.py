@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils._triton import has_triton_package
 
+from unimm.nn.few_rows import overlap
+
 MAX_SCALE = 1000  # of guidance: beyond it float32 logits lose what tells tokens apart
 MAX_STEPS = 10_000
 _MOST_LOGITS = 32_768  # what the registers of one program hold
@@ -154,39 +156,80 @@ def draw_guided(
     Returns:
         ``(B,)`` int64.
     """
-    is_small = logits.shape[-1] <= _MOST_LOGITS and len(scales) <= 2
-    is_able = logits.is_cuda and has_triton_package() and config.temperature > 0
-    if not is_able or not is_small:
+    if not _can_draw(logits, scales, config):
         return sample_from_logits(guide(logits.float(), scales), uniform, config)
     return draw_by_kernel(logits, uniform, scales, config)
 
 
-def draw_by_kernel(
-    logits: Tensor, uniform: Tensor, scales: Sequence[float], config: SamplingConfig
+def draw_in_turn(
+    logits: Tensor, at: Tensor, noise: Tensor, codes: Tensor, config: SamplingConfig
 ) -> Tensor:
-    """As ``draw_guided``, for a positive temperature and at most two scales."""
+    """``draw_guided`` for one of many tokens to be drawn in turn, which is kept in its place.
+
+    Args:
+        logits: as in ``draw_guided``.
+        at: ``(1,)`` int64, which of them.
+        noise: ``(B, n)`` in [0, 1), of all of them.
+        codes: ``(B, n)`` int64; the token is written there.
+        config: how to draw.
+
+    Returns:
+        ``(B,)`` int64.
+    """
+    if _can_draw(logits, config.scales, config):
+        return draw_by_kernel(logits, noise, config.scales, config, at=at, kept=codes)
+    uniform = noise.index_select(1, at)[:, 0]
+    drawn = draw_guided(logits, uniform, config.scales, config)
+    codes.index_copy_(1, at, drawn[:, None])
+    return drawn
+
+
+def _can_draw(logits: Tensor, scales: Sequence[float], config: SamplingConfig) -> bool:
+    is_small = logits.shape[-1] <= _MOST_LOGITS and len(scales) <= 2
+    return logits.is_cuda and has_triton_package() and config.temperature > 0 and is_small
+
+
+def draw_by_kernel(
+    logits: Tensor,
+    noise: Tensor,
+    scales: Sequence[float],
+    config: SamplingConfig,
+    *,
+    at: Tensor | None = None,
+    kept: Tensor | None = None,
+) -> Tensor:
+    """As ``draw_guided`` or ``draw_in_turn``; a positive temperature and at most two scales."""
     from unimm.nn import sampling_kernels
 
     size = logits.shape[-1]
     block = 1 << max(4, (size - 1).bit_length())
-    drawn = torch.empty(len(uniform), dtype=torch.int64, device=logits.device)
+    width = min(256, block // 2)
+    drawn = torch.empty(len(noise), dtype=torch.int64, device=logits.device)
+    kept = drawn if kept is None else kept
     first, second = (*scales, 1.0, 1.0)[:2]
     kernels: Any = sampling_kernels
-    kernels.draw_kernel[(len(uniform),)](
+    kernels.draw_kernel[(len(noise),)](
         logits.contiguous(),
-        uniform.contiguous(),
+        noise,
+        drawn if at is None else at,
         drawn,
-        len(uniform),
+        kept,
+        len(noise),
         size,
+        noise.stride(0),
+        kept.stride(0),
         float(first),
         float(second),
         float(config.temperature),
-        config.top_k,
+        float(config.top_k),
         float(config.top_p),
         branches=1 + len(scales),
         has_k=0 < config.top_k < size,
         has_p=config.top_p < 1,
-        block=block,
+        is_kept=at is not None,
+        chunks=block // width,
+        width=width,
         num_warps=max(1, min(16, block // 512)),
+        **overlap(logits),
     )
     return drawn

@@ -1,60 +1,116 @@
-# pyright: basic, reportMissingImports=false
+# pyright: basic, reportMissingImports=false, reportAttributeAccessIssue=false
 """A Triton kernel that draws a token a row: guidance, top-k, top-p and the draw in one pass.
 
 Sorting tens of thousands of logits takes several passes over memory. Here a row stays in the
-registers of one program, and the thresholds of top-k and top-p are found by bisection over the bits
-of a number's distance from the likeliest, which rise with it.
+registers of one program, and the thresholds of top-k and top-p are searched for among the bits of a
+number's distance from the likeliest, which rise with it. Legend: ``n`` tokens to be drawn in turn.
 """
 
 import triton
 import triton.language as tl
 
+from unimm.nn.fused_kernels import take_over
+
 _INFINITY = tl.constexpr(0x7F800000)
 
 
 @triton.jit
+def find_reach(distance, weights, wanted, unit):
+    """The least distance within which weights add up to ``wanted``; the farthest if none does.
+
+    Bounds are narrowed by the middle of their values or bits, by interpolation, and, every now and
+    then or where little is left between them, by the next distance that there is. The middle of the
+    bits alone would end it. A round is a sum over the whole row: a dozen of them, for the 31 of a
+    search bit by bit.
+
+    Args:
+        distance: bits of numbers that are not negative; what is not finite counts as absent.
+        weights: of the same shape.
+        wanted: their sum.
+        unit: weight of one token somewhere near the result.
+    """
+    low, below = tl.full((), 0, tl.int32), tl.full((), 0.0, tl.float32)
+    high = tl.max(tl.where(distance < _INFINITY, distance, 0))
+    within = tl.sum(tl.where(distance <= high, weights, 0.0))
+    turn = tl.full((), 0, tl.int32)
+    while (low < high) & (within > wanted):
+        if (turn % 8 == 7) | (within - below <= 6 * unit):
+            low = tl.min(tl.where(distance >= low, distance, _INFINITY))
+            middle = low
+        else:
+            near, far = low.to(tl.float32, bitcast=True), high.to(tl.float32, bitcast=True)
+            share = (wanted - 0.5 * unit - below) / (within - below)
+            guess = near + (far - near) * tl.where(turn < 3, 0.5, share)
+            guess = guess.to(tl.int32, bitcast=True)
+            guess = tl.where((turn >= 3) & (turn % 3 == 0), low + (high - low) // 2, guess)
+            middle = tl.maximum(low, tl.minimum(guess, high - 1))
+        found = tl.sum(tl.where(distance <= middle, weights, 0.0))
+        is_enough = found >= wanted
+        high, within = tl.where(is_enough, middle, high), tl.where(is_enough, found, within)
+        low, below = tl.where(is_enough, low, middle + 1), tl.where(is_enough, below, found)
+        turn += 1
+    return high
+
+
+@triton.jit
+def invert(weights, uniform, chunks: tl.constexpr, width: tl.constexpr):
+    """Index of the token where the cumulative distribution of ``(chunks, width)`` passes a share.
+
+    First the chunk is found, then the place in it: few numbers are added in float64.
+    """
+    upto = tl.cumsum(tl.sum(weights.to(tl.float64), 1), 0)  # (chunks,)
+    target = uniform.to(tl.float64) * tl.max(upto, 0)
+    chunk = tl.minimum(tl.sum((upto <= target).to(tl.int32), 0), chunks - 1)
+    chunk_ids = tl.arange(0, chunks)
+    before = tl.max(tl.where(chunk_ids < chunk, upto, 0.0), 0)
+    inside = tl.sum(tl.where(chunk_ids[:, None] == chunk, weights, 0.0), 0)  # (width,)
+    cumulative = before + tl.cumsum(inside.to(tl.float64), 0)
+    # The last token of a weight is the last that rounding may lead to.
+    is_passed = (cumulative <= target) & (cumulative < tl.max(cumulative, 0))
+    return chunk * width + tl.sum(is_passed.to(tl.int32), 0)
+
+
+@triton.jit
 def draw_kernel(
-    logits, uniform, drawn, num_rows, size, first_scale, second_scale, temperature, top_k, top_p,
-    branches: tl.constexpr, has_k: tl.constexpr, has_p: tl.constexpr, block: tl.constexpr,
+    logits, noise, at, drawn, kept, num_rows, size, num_noise, num_kept,
+    first_scale, second_scale, temperature, top_k, top_p,
+    branches: tl.constexpr, has_k: tl.constexpr, has_p: tl.constexpr, is_kept: tl.constexpr,
+    chunks: tl.constexpr, width: tl.constexpr, has_pdl: tl.constexpr,
 ):  # fmt: skip
-    """Draw from ``logits (G B, V)`` with ``uniform (B,)``; programs are ``(B,)``."""
+    """Draw from ``logits (G B, V)`` with ``noise (B,)``; programs are ``(B,)``.
+
+    With ``is_kept``, ``noise`` and ``kept`` are ``(B, n)``, the token of place ``at`` is drawn.
+    """
     row = tl.program_id(0).to(tl.int64)
-    at = tl.arange(0, block)
-    is_in = at < size
-    mixed = tl.load(logits + row * size + at, mask=is_in, other=0.0).to(tl.float32)
+    token = tl.arange(0, chunks)[:, None] * width + tl.arange(0, width)[None, :]
+    is_in = token < size
+    take_over(has_pdl)
+    place = row * 0
+    if is_kept:
+        place += tl.load(at)
+    uniform = tl.load(noise + row * num_noise + place)
+    mixed = tl.load(logits + row * size + token, mask=is_in, other=0.0).to(tl.float32)
     if branches > 1:
         first = logits + (num_rows + row) * size
-        without = tl.load(first + at, mask=is_in, other=0.0).to(tl.float32)
+        without = tl.load(first + token, mask=is_in, other=0.0).to(tl.float32)
         guided = without + first_scale * (mixed - without)
         if branches > 2:
             first += num_rows * size
-            without = tl.load(first + at, mask=is_in, other=0.0).to(tl.float32)
+            without = tl.load(first + token, mask=is_in, other=0.0).to(tl.float32)
             guided += (second_scale - 1) * (mixed - without)
         mixed = guided
     mixed = tl.where(is_in, mixed, float("-inf"))
-    mixed = (mixed - tl.max(mixed, 0)) / temperature
+    mixed = (mixed - tl.max(mixed)) / temperature
     distance = tl.abs(mixed).to(tl.int32, bitcast=True)
     if has_k:
-        low = tl.full((), 0, tl.int32)
-        high = tl.full((), _INFINITY, tl.int32)
-        for _ in range(31):
-            middle = low + (high - low) // 2
-            is_enough = tl.sum((distance <= middle).to(tl.int32), 0) >= top_k
-            high = tl.where(is_enough, middle, high)
-            low = tl.where(is_enough, low, middle + 1)
-        is_in = is_in & (distance <= high)
+        reach = find_reach(distance, 1.0, top_k, 1.0)
+        is_in = is_in & (distance <= reach)
     weights = tl.where(is_in, tl.exp(mixed), 0.0)
     if has_p:
-        wanted = top_p * tl.sum(weights, 0)
-        low = tl.full((), 0, tl.int32)
-        high = tl.full((), _INFINITY, tl.int32)
-        for _ in range(31):
-            middle = low + (high - low) // 2
-            is_enough = tl.sum(tl.where(distance <= middle, weights, 0.0), 0) >= wanted
-            high = tl.where(is_enough, middle, high)
-            low = tl.where(is_enough, low, middle + 1)
-        weights = tl.where(distance <= high, weights, 0.0)
-    cumulative = tl.cumsum(weights.to(tl.float64), 0)
-    target = tl.load(uniform + row).to(tl.float64) * tl.max(cumulative, 0)
-    found = tl.sum((cumulative <= target).to(tl.int32), 0)
-    tl.store(drawn + row, tl.minimum(found, size - 1).to(tl.int64))
+        wanted = top_p * tl.sum(weights)
+        reach = find_reach(distance, weights, wanted, wanted / 4096)
+        weights = tl.where(distance <= reach, weights, 0.0)
+    found = tl.minimum(invert(weights, uniform, chunks, width), size - 1).to(tl.int64)
+    tl.store(drawn + row, found)
+    if is_kept:
+        tl.store(kept + row * num_kept + place, found)

@@ -113,16 +113,18 @@ class Block:
 class Chain:
     """Blocks of one position each, asked of the engine at once; all of them stay in the cache.
 
-    Each follows from the hidden state before it without the host: on a GPU the engine records
-    ``follow`` and the trunk's step as one graph. So whatever differs from block to block, or from
-    picture to picture, lies in tensors.
+    Each is a code that follows from the hidden state before it without the host: on a GPU the
+    engine records ``follow`` and the trunk's step as one graph. So whatever differs from block to
+    block, or from picture to picture, lies in tensors.
 
     Attributes:
         last: hidden state ``(G B, D)`` before the first block.
         positions: ``(B, n, 3)`` int64 of the ``n`` blocks, relative to the picture's first one.
-        follow: ``follow(last, at, *state)`` gives the input ``(B, 1, D)`` of block ``at``, ``(1,)``
+        follow: ``follow(last, at, *state)`` gives the code ``(B,)`` int64 of block ``at``, ``(1,)``
             int64 from 0, from the hidden state ``(G B, D)`` before it. It must not wait for the
-            device; the engine repeats its result for every guidance branch.
+            device.
+        embed: turns codes ``(B,)`` into the block's input ``(B, D)``, which the engine repeats for
+            every guidance branch.
         state: what ``follow`` reads and writes in place, no two elements in one place of memory.
         key: all else that makes ``follow`` another function: objective, options.
     """
@@ -130,6 +132,7 @@ class Chain:
     last: Tensor
     positions: Tensor
     follow: Callable[..., Tensor]
+    embed: Callable[[Tensor], Tensor]
     state: tuple[Tensor, ...]
     key: Hashable
 

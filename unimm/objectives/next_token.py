@@ -24,7 +24,7 @@ from unimm.document import (
 )
 from unimm.nn.cross_entropy import token_losses
 from unimm.nn.linear import Linear
-from unimm.nn.sampling import SamplingConfig, draw_guided
+from unimm.nn.sampling import SamplingConfig, draw_in_turn
 from unimm.objectives.base import (
     Chain,
     Draw,
@@ -158,10 +158,7 @@ class NextToken(Objective[Draw]):
         """
 
         def follow(last: Tensor, at: Tensor, codes: Tensor, noise: Tensor) -> Tensor:
-            uniform = noise.index_select(1, at)[:, 0]
-            code = draw_guided(self.head(last), uniform, sampling.scales, sampling)  # (B,)
-            codes.index_copy_(1, at, code[:, None])
-            return embed_codes(code)[:, None]
+            return draw_in_turn(self.head(last), at, noise, codes, sampling)  # (B,)
 
         count = codes.shape[1]
         stride = self.spec.grid_size if watch else count
@@ -171,6 +168,7 @@ class NextToken(Objective[Draw]):
                 last=last,
                 positions=positions[:, span],
                 follow=follow,
+                embed=embed_codes,
                 state=(codes[:, span], noise[:, span]),
                 key=(NextTokenConfig.name, sampling),
             )

@@ -1,0 +1,96 @@
+"""Products of a few rows with a matrix on a GPU: read once by kernels of ours, which overlap.
+
+The library's kernels are made for more rows.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._triton import has_triton_package
+
+FEW_ROWS = 4
+"""Rows up to which a matrix is read by our kernels."""
+
+PRODUCTS = {"project": (2, 1), "output": (2, 4), "gate": (2, 4), "down": (1, 4), "head": (4, 2)}
+"""Outputs of a program and its warps, by product of a few rows: all it reads is asked for at once.
+
+Fewer outputs where they do not fit the registers or do not divide a matrix.
+"""
+_WARP_BYTES = 8192
+"""Of weights that a warp holds: half of its registers."""
+
+
+def can_multiply(x: Tensor, weight: Tensor) -> bool:
+    """Whether ``multiply`` takes these: inference in one format on a GPU that Triton compiles for.
+
+    Autocast would change the format, and a compiler has kernels of its own.
+    """
+    if not x.is_cuda or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return False
+    is_few = 0 < x.numel() <= FEW_ROWS * x.shape[-1] and x.shape[-1] % 16 == 0
+    is_plain = x.dtype == weight.dtype != torch.float64 and weight.is_contiguous()
+    return is_few and is_plain and not torch.is_autocast_enabled("cuda") and has_triton_package()
+
+
+def multiply(x: Tensor, weight: Tensor) -> Tensor:
+    """``x @ weight.T``: ``(..., in)`` and ``(out, in)`` to ``(..., out)``."""
+    rows = x.reshape(-1, x.shape[-1]).contiguous()
+    out = x.new_empty(len(rows), len(weight))
+    return _product("head", None, rows, weight, out).view(*x.shape[:-1], -1)
+
+
+def add_product(name: str, x: Tensor, hidden: Tensor, weight: Tensor) -> Tensor:
+    """``x + hidden @ weight.T``: ``(R, out)``, ``(R, in)`` and ``(out, in)`` to ``(R, out)``."""
+    return _product(name, x, hidden, weight, torch.empty_like(x))
+
+
+def _product(name: str, x: Tensor | None, hidden: Tensor, weight: Tensor, out: Tensor) -> Tensor:
+    from unimm.nn import fused_kernels  # a CPU has no Triton
+
+    kernels: Any = fused_kernels
+    blocks = cut(name, hidden, hidden.shape[1], out.shape[1])
+    kernels.product_kernel[(out.shape[1] // blocks["block_out"],)](
+        hidden if x is None else x, hidden, weight, out, out.shape[1], is_added=x is not None,
+        **blocks,
+    )  # fmt: skip
+    return out
+
+
+def cut(
+    name: str, x: Tensor, num_in: int, num_outputs: int, num_matrices: int = 1
+) -> dict[str, Any]:
+    """How a product of a few rows with matrices ``(num_outputs, num_in)`` is cut.
+
+    Args:
+        name: of the product.
+        x: the rows, of which there are as many and in the format of the product's.
+        num_in: numbers of an input.
+        num_outputs: of every matrix.
+        num_matrices: that a program reads.
+
+    Returns:
+        Options of the product's kernel.
+    """
+    block_out, num_warps = PRODUCTS[name]
+    row_bytes, most = num_matrices * num_in * x.element_size(), _WARP_BYTES * num_warps
+    while block_out > 1 and (num_outputs % block_out or block_out * row_bytes > most):
+        block_out //= 2
+    return {
+        "num_in": num_in,
+        "num_rows": len(x),
+        "block_out": block_out,
+        "block_in": num_warps * 512 // x.element_size(),  # 16 bytes a thread
+        "num_warps": num_warps,
+        **overlap(x),
+    }
+
+
+def overlap(x: Tensor) -> dict[str, bool]:
+    """From Hopper on a kernel may begin while the one before it ends: its weights are there then.
+
+    Programmatic dependent launch, CUDA C++ Programming Guide. A kernel launched so waits for the
+    one before (``take_over``) before it reads or writes anything but what no step changes.
+    """
+    is_able = x.is_cuda and torch.cuda.get_device_capability(x.device) >= (9, 0)
+    return {"has_pdl": is_able, "launch_pdl": is_able}
