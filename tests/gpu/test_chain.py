@@ -95,4 +95,4 @@ def test_a_code_is_one_launch(batch_size, dtype):
     assert len(told) == steps  # every step is told of, recorded or not
     # Of the 16 steps in the middle, which are codes.
     found = count_launches(pipeline, batch_size=batch_size, trunk_steps=steps, **options)
-    assert found["launches a step"] <= 1.2 and found["kernels a step"] > 15
+    assert found["launches a step"] <= 1.2 and found["kernels a step"] > 10

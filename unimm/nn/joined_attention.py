@@ -14,11 +14,11 @@ from unimm.nn.span_attention import SpanTiles, tiles_for
 from unimm.nn.span_launch import run_forward, run_key_gradient, run_query_gradient
 from unimm.nn.span_tiles import KeyLists
 
-ROTATION = (2048, 4)
-"""Numbers of heads that a program of the rotation has in hand at once, and its warps."""
+ROTATION = (2048, 2)
+"""Numbers of heads that a program of the rotation has in hand at once, and its warps (H200)."""
 ROTATION_GRADIENT = (2048, 4)
 """The same for its gradient."""
-BLOCKS = 8
+BLOCKS = 32
 """So much that a program of the gradient goes through: fewer sums for the weights."""
 
 

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-BLOCK = (1024, 4)
-"""Numbers of a position that a program looks at together, and its warps."""
+BLOCK = 4096
+"""Numbers of a position that a program looks at together, at most."""
+_WARP_NUMBERS = 512
+"""Of these that a warp has: two reads of 16 bytes a thread."""
 
 
 @torch.library.custom_op("unimm::swiglu", mutates_args=())
@@ -27,9 +29,8 @@ def swiglu(joined: Tensor) -> Tensor:
     size = joined.shape[-1] // 2
     hidden = joined.new_empty(*joined.shape[:-1], size)
     if hidden.numel():
-        block, num_warps = BLOCK
-        grid = (hidden.numel() // size, -(-size // block))
-        _kernels().swiglu_kernel[grid](joined, hidden, size, block=block, num_warps=num_warps)
+        blocks, cut = _cut(size)
+        _kernels().swiglu_kernel[(hidden.numel() // size, blocks)](joined, hidden, size, **cut)
     return hidden
 
 
@@ -39,11 +40,9 @@ def _swiglu_backward(gradient: Tensor, joined: Tensor) -> Tensor:
     gradient, joined = gradient.contiguous(), joined.contiguous()
     found, size = torch.empty_like(joined), gradient.shape[-1]
     if gradient.numel():
-        block, num_warps = BLOCK
-        grid = (gradient.numel() // size, -(-size // block))
-        _kernels().swiglu_gradient_kernel[grid](
-            joined, gradient, found, size, block=block, num_warps=num_warps
-        )
+        blocks, cut = _cut(size)
+        grid = (gradient.numel() // size, blocks)
+        _kernels().swiglu_gradient_kernel[grid](joined, gradient, found, size, **cut)
     return found
 
 
@@ -66,6 +65,12 @@ def _gradient(ctx: Any, gradient: Tensor) -> Tensor:
 
 
 swiglu.register_autograd(_gradient, setup_context=_keep)
+
+
+def _cut(size: int) -> tuple[int, dict[str, int]]:
+    """Programs of a position, and how they are cut."""
+    block = min(BLOCK, 1 << (size - 1).bit_length())
+    return -(-size // block), {"block": block, "num_warps": max(1, block // _WARP_NUMBERS)}
 
 
 def _kernels() -> Any:

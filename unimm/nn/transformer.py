@@ -74,7 +74,8 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last axis."""
+        """Normalise the last axis; in float32 where the weights are in another format."""
+        x = x if x.dtype == self.weight.dtype else x.float()
         return functional.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
 
 
@@ -240,6 +241,11 @@ class Backbone(nn.Module):
             x, position_ids = shared.split(x), shared.split(position_ids)
             visibility = replace(visibility, sequence=shared)
         rope = rope_cos_sin(position_ids, self.config.head_width, self.config.rope_base)
+        kind = x.device.type
+        if torch.is_autocast_enabled(kind):
+            # Else float32 embeddings would make the whole stream float32: twice the memory and the
+            # time of all that lies between products.
+            x = x.to(torch.get_autocast_dtype(kind))
         for i, layer in enumerate(self.layers):
             if self.use_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(  # nothing in a layer is random: no state to bring back
