@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from unimm.nn import dit_blocks
 from unimm.nn.denoiser import Denoiser, DenoiserConfig
-from unimm.nn.dit_blocks import Conditioning, KeysValues
+from unimm.nn.dit_blocks import Conditioning
 from unimm.nn.fused_modulation import add_modulate_fused, can_fuse, norm_heads_fused
 
 pytestmark = KERNEL_MARKS
@@ -52,20 +52,26 @@ def test_one_pass_adds_normalises_and_modulates(dtype, size, gated, told):
             torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("is_pair", [True, False])
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize(("num_heads", "width"), [(1, 16), (3, 12), (16, 72)])
-def test_heads_are_normalised_where_they_lie(dtype, num_heads, width):
-    keys = KeysValues(num_heads * width, num_heads).to(DEVICE, dtype)
-    keys.norm.weight.add_(0.3 * torch.randn_like(keys.norm.weight))
+def test_heads_are_normalised_where_they_lie(dtype, num_heads, width, is_pair):
+    """Queries of one tensor, keys beside their values; alone or together."""
+    weights = [1 + 0.3 * numbers(width, dtype=dtype) for _ in range(2)]
+    query = numbers(2, 5, num_heads, width, dtype=dtype).transpose(1, 2)
     whole = numbers(2, 5, 2, num_heads, width, dtype=dtype)
     before = whole.clone()
-    heads = whole[:, :, 0].transpose(1, 2)
-    expected = functional.rms_norm(
-        heads.float(), (width,), keys.norm.weight.float(), keys.norm.eps
-    ).clone()
-    found = norm_heads_fused(heads, keys.norm.weight, eps=keys.norm.eps)
-    assert found is heads and torch.equal(whole[:, :, 1], before[:, :, 1])
-    torch.testing.assert_close(found.float(), expected, atol=TOLERANCE[dtype], rtol=1e-2)
+    heads = [query, whole[:, :, 0].transpose(1, 2)]
+    expected = [
+        functional.rms_norm(x.float(), (width,), weight.float(), 1e-6).clone()
+        for x, weight in zip(heads, weights, strict=True)
+    ]
+    pairs = list(zip(heads, weights, strict=True))
+    for some in [pairs] if is_pair else [[pair] for pair in pairs]:
+        norm_heads_fused(*some, eps=1e-6)
+    assert torch.equal(whole[:, :, 1], before[:, :, 1])
+    for found, wanted in zip(heads, expected, strict=True):
+        torch.testing.assert_close(found.float(), wanted, atol=TOLERANCE[dtype], rtol=1e-2)
 
 
 def denoiser(conditioning, dtype) -> Denoiser:

@@ -21,6 +21,7 @@ from unimm.nn.dit_blocks import (
     PlainBlock,
     Stream,
     TableModulation,
+    add,
     modulate,
 )
 from unimm.nn.embeddings import (
@@ -130,8 +131,8 @@ class Denoiser(nn.Module):
 
         dtype = self.input.weight.dtype
         places = grid_sinusoid(*grid, config.dim, x.device).to(dtype)  # (n, D)
-        hidden = self.input(to_patches(x, p).to(dtype)) + places  # (B, n, D)
-        told = self.context(context.to(dtype)) + places  # (B, n, D)
+        hidden = add(self.input(to_patches(x, p).to(dtype)), places, None)  # (B, n, D)
+        told = add(self.context(context.to(dtype)), places, None)  # (B, n, D)
         time = self.time(t, scalars)[:, None]  # (B, 1, D)
         condition = functional.silu(self._condition(time, told))  # one for all blocks
         if config.conditioning == "in_context":
@@ -169,7 +170,7 @@ class Denoiser(nn.Module):
     def _condition(self, time: Tensor, told: Tensor) -> Tensor:
         """What modulates: time, with each patch's own vector or the mean of all (SD3's pooled)."""
         if self.config.conditioning in ("adaln_zero", "per_token"):
-            return time + told
+            return add(told, time, None)
         if self.config.conditioning == "mmdit":
             return time + told.mean(1, keepdim=True)
         return time

@@ -51,7 +51,8 @@ def norm_heads(heads: Tensor, norm: RMSNorm) -> Tensor:
     """Normalise queries or keys ``(B, H, n, D / H)`` that nobody else holds."""
     if norm.training or not can_fuse(heads):
         return norm(heads).to(heads.dtype)  # autocast normalises in float32
-    return norm_heads_fused(heads, norm.weight, eps=norm.eps)
+    norm_heads_fused((heads, norm.weight), eps=norm.eps)
+    return heads
 
 
 class Queries(nn.Module):
@@ -65,12 +66,11 @@ class Queries(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Project and normalise."""
-        return self.split(self.linear(x))
+        return norm_heads(self.cut(self.linear(x)), self.norm)
 
-    def split(self, projected: Tensor) -> Tensor:
-        """Cut into heads and normalise."""
-        query = projected.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-        return norm_heads(query, self.norm)
+    def cut(self, projected: Tensor) -> Tensor:
+        """Cut into heads."""
+        return projected.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
 
 class KeysValues(nn.Module):
@@ -84,13 +84,14 @@ class KeysValues(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Project ``(B, n, D)`` and normalise the keys."""
-        return self.split(self.linear(x))
+        key, value = self.cut(self.linear(x))
+        return norm_heads(key, self.norm), value
 
-    def split(self, projected: Tensor) -> tuple[Tensor, Tensor]:
-        """Cut ``(B, n, 2 D)`` into heads and normalise the keys."""
+    def cut(self, projected: Tensor) -> tuple[Tensor, Tensor]:
+        """Cut ``(B, n, 2 D)`` into heads of keys and of values."""
         both = projected.unflatten(-1, (2, self.num_heads, -1))  # (B, n, 2, H, D / H)
         key, value = both.permute(2, 0, 3, 1, 4).unbind(0)
-        return norm_heads(key, self.norm), value
+        return key, value
 
 
 def project(x: Tensor, queries: Queries, keys_values: KeysValues) -> tuple[Tensor, Tensor, Tensor]:
@@ -99,7 +100,10 @@ def project(x: Tensor, queries: Queries, keys_values: KeysValues) -> tuple[Tenso
         return queries(x), *keys_values(x)
     layers = (queries.linear, keys_values.linear)
     query, both = products(x, [layer.weight for layer in layers], [layer.bias for layer in layers])
-    return queries.split(query), *keys_values.split(both)
+    query, (key, value) = queries.cut(query), keys_values.cut(both)
+    norms = (query, queries.norm.weight), (key, keys_values.norm.weight)
+    norm_heads_fused(*norms, eps=queries.norm.eps)
+    return query, key, value
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -56,21 +56,28 @@ def add_modulate_fused(
     return _run(x, branch, gate, shift, scale, eps=eps)
 
 
-def norm_heads_fused(heads: Tensor, weight: Tensor, *, eps: float) -> Tensor:
-    """RMSNorm of heads ``(B, H, n, W)``, written over them; numbers of a head lie together."""
-    assert heads.stride(-1) == 1, heads.stride()
-    batch, num_heads, num_places, width = heads.shape
-    if heads.numel():
-        _kernels().norm_heads_kernel[(batch * num_places,)](
-            *(heads, weight, num_places),
-            *(heads.stride(0), heads.stride(2), heads.stride(1), eps),
+def norm_heads_fused(*heads: tuple[Tensor, Tensor], eps: float) -> None:
+    """RMSNorm of heads ``(B, H, n, W)``, written over them; numbers of a head lie together.
+
+    Args:
+        heads: with their weights ``(W,)``; one pair, or two whose heads are alike.
+        eps: of the norm.
+    """
+    (query, query_weight), (key, key_weight) = heads[0], heads[-1]
+    assert query.stride(-1) == key.stride(-1) == 1, (query.stride(), key.stride())
+    assert query.shape == key.shape, (query.shape, key.shape)
+    batch, num_heads, num_places, width = query.shape
+    if query.numel():
+        _kernels().norm_heads_kernel[(batch * num_places, len(heads))](
+            *(query, key, query_weight, key_weight, num_places),
+            *(x.stride(axis) for x in (query, key) for axis in (0, 2, 1)),
+            eps,
             num_heads=num_heads,
             width=width,
             block_heads=_power(num_heads),
             block_width=_power(width),
             num_warps=1,  # on an H200 half the time of four: sums need no exchange
         )
-    return heads
 
 
 def _run(

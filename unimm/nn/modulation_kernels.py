@@ -50,17 +50,26 @@ def modulate_kernel(
 
 @triton.jit
 def norm_heads_kernel(
-    heads, weight, num_places, picture_stride, place_stride, head_stride, eps,
+    query, key, query_weight, key_weight, num_places,
+    query_picture, query_place, query_head, key_picture, key_place, key_head, eps,
     num_heads: tl.constexpr, width: tl.constexpr,
     block_heads: tl.constexpr, block_width: tl.constexpr,
 ):  # fmt: skip
-    """RMSNorm of each head of ``(B, n, H, W)`` where it lies; programs are ``(B n,)``."""
-    row = tl.program_id(0).to(tl.int64)
-    start = heads + row // num_places * picture_stride + row % num_places * place_stride
+    """RMSNorm of each head of ``(B, n, H, W)`` where it lies; programs are ``(B n, 1 or 2)``.
+
+    The first of two normalises queries, the second keys.
+    """
+    row, is_key = tl.program_id(0).to(tl.int64), tl.program_id(1) == 1
+    picture, place = row // num_places, row % num_places
     head, at = tl.arange(0, block_heads)[:, None], tl.arange(0, block_width)[None, :]
     is_in = (head < num_heads) & (at < width)
-    places = start + head * head_stride + at
+    if is_key:
+        places = key + picture * key_picture + place * key_place + head * key_head + at
+        gains = key_weight + at
+    else:
+        places = query + picture * query_picture + place * query_place + head * query_head + at
+        gains = query_weight + at
     x = tl.load(places, mask=is_in, other=0.0).to(tl.float32)
-    gain = tl.load(weight + at, mask=at < width, other=0.0).to(tl.float32)
+    gain = tl.load(gains, mask=at < width, other=0.0).to(tl.float32)
     scale = tl.rsqrt(tl.sum(x * x, 1, keep_dims=True) / width + eps)
-    tl.store(places, (x * scale * gain).to(heads.dtype.element_ty), mask=is_in)
+    tl.store(places, (x * scale * gain).to(query.dtype.element_ty), mask=is_in)
