@@ -27,9 +27,7 @@ class Branch(Enum):
     PICTURES = "pictures"
 
     def reads(self, ids: Sequence[int], special: SpecialIds) -> list[int]:
-        """Text ids as this branch reads them; nothing hidden has nothing to catch up on."""
-        if self is Branch.NOTHING:
-            return []
+        """Text ids as this branch reads them."""
         return [special.null] * len(ids) if self is Branch.TEXT else list(ids)
 
     def shows(self, codes: Tensor) -> Tensor:
