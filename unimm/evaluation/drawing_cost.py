@@ -18,7 +18,7 @@ from unimm.pictures import decode_images
 from unimm.pipeline import Pipeline
 
 PROMPT = "A red ball."
-_STEPS_BEFORE = 2  # the empty document; its caption and <boi>
+_STEPS_BEFORE = 1  # the caption, from <bos> to <boi>
 
 
 @dataclass(kw_only=True)

@@ -86,7 +86,7 @@ class Engine:
         self.unread: list[list[int]] = [[] for _ in documents]
         # Text that a document itself reads when its last state is asked for, or with <boi>.
         self.waiting: list[list[int]] = [[] for _ in documents]
-        self._last = self._prefill(documents)  # (B, D)
+        self._last = self._begin(documents)  # (B, D)
 
     def lengths(self) -> list[int]:
         """Positions that each document holds."""
@@ -186,8 +186,13 @@ class Engine:
         """Leave the cache and what was recorded to the model's next engine; this one is done."""
         self.rows.close()
 
-    def _prefill(self, documents: Sequence[Document]) -> Tensor:
-        """Read what stands already, less what the policy hides of it."""
+    def _begin(self, documents: Sequence[Document]) -> Tensor:
+        """Read what stands already, less what the policy hides; nothing but ``<bos>`` can wait."""
+        if self._evictor is None and all(map(_is_empty, documents)):
+            self.cursors = [1] * len(documents)
+            self.waiting, self.unread = ([[self.special.bos] for _ in documents] for _ in range(2))
+            weight = self.model.text_embedding.weight
+            return weight.new_empty(len(documents), weight.shape[1])  # read before it is looked at
         layouts = layouts_of(self.branches, documents, self.objective_config, self.special)
         ends = [int(layout.position_ids.max()) + 1 for layout in layouts]
         self.cursors = ends[: len(documents)]
@@ -294,3 +299,7 @@ class Engine:
         for start, end, is_causal in context_steps(segments[0].block_ids):
             self.rows.run(rows, x[:, start:end], positions[:, start:end], is_causal=is_causal)
             self.cache.advance(rows, [end - start] * len(rows))
+
+
+def _is_empty(document: Document) -> bool:
+    return all(part.text_ids is not None and len(part.text_ids) == 0 for part in document.parts)
