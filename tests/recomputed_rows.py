@@ -18,16 +18,19 @@ class RecomputedRows(CachedRows):
     The cache still counts positions: a rewind or an eviction shortens what is read again.
     """
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._read: list[list[tuple[Tensor, Tensor, int]]] = [[] for _ in self.of()]
+
     def prefill(self, layouts: Sequence[Layout], **options: Any) -> Tensor:
         last = super().prefill(layouts, **options)
-        self._read: list[list[tuple[Tensor, Tensor, int]]] = []
-        for layout in layouts:
+        for row, layout in enumerate(layouts):
             ids, codes, places = map(
                 torch.tensor, (layout.input_ids, layout.code_ids, layout.position_ids)
             )
             x = self.model.embed_inputs(ids[None], codes[None])[0]
             blocks = [int(b) for b in layout.block_ids]
-            self._read.append(list(zip(x, places, blocks, strict=True)))
+            self._read[row] = list(zip(x, places, blocks, strict=True))
         return last
 
     def keep(self, documents: Sequence[int]) -> None:

@@ -85,7 +85,7 @@ def test_a_code_is_one_launch(batch_size, dtype):
     options, prompts = vars(sizes.sampling), ["mia"] * batch_size
     work, _ = count_work(pipeline, prompts, **options)
     steps = len(work.new)
-    assert steps == 3 + 64
+    assert steps == 1 + 64
     told: list[int] = []
     for _ in range(2):
         told.clear()

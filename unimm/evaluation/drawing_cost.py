@@ -18,7 +18,7 @@ from unimm.pictures import decode_images
 from unimm.pipeline import Pipeline
 
 PROMPT = "A red ball."
-_STEPS_BEFORE = 3  # the empty document, its caption and <boi>
+_STEPS_BEFORE = 1  # the caption, from <bos> to <boi>
 
 
 @dataclass(kw_only=True)
@@ -38,8 +38,7 @@ class Work:
     @property
     def before(self) -> int:
         """Positions of a document that is about to be drawn in, ``<boi>`` included."""
-        # A guidance branch reads the caption together with <boi>, so that step may be longer.
-        return sum(self.new[: _STEPS_BEFORE - 1]) + 1
+        return sum(self.new[:_STEPS_BEFORE])
 
     @property
     def drawing(self) -> list[int]:

@@ -27,10 +27,10 @@ class Branch(Enum):
     PICTURES = "pictures"
 
     def reads(self, ids: Sequence[int], special: SpecialIds) -> list[int]:
-        """Text ids as this branch reads them; nothing hidden has nothing to catch up on."""
-        if self is Branch.NOTHING:
-            return []
-        return [special.null] * len(ids) if self is Branch.TEXT else list(ids)
+        """Text ids as this branch reads them; ``<bos>`` is none that is hidden."""
+        if self is not Branch.TEXT:
+            return list(ids)
+        return [x if x == special.bos else special.null for x in ids]
 
     def shows(self, codes: Tensor) -> Tensor:
         """Codes of a finished picture as this branch reads them."""

@@ -73,15 +73,12 @@ class CachedRows:
         ).to(self.device)
         rows = self.of()
         x = self.model.embed_inputs(batch.input_ids, batch.code_ids)
-        if max(lengths) == 1:  # <bos> alone, before most single pictures: a step worth recording
-            hidden = self._workspace.graphs.run(rows, x, batch.position_ids, is_causal=True)
-        else:
-            view = self.cache.view(rows, max(lengths), is_causal=True)
-            rule = attention_rule(batch)
-            if visible is not None:
-                rule = rule & visible.to(self.device)
-            seen = Visibility(dense=rule[:, None])
-            hidden = self.model.backbone(x, batch.position_ids, seen, view)
+        view = self.cache.view(rows, max(lengths), is_causal=True)
+        rule = attention_rule(batch)
+        if visible is not None:
+            rule = rule & visible.to(self.device)
+        seen = Visibility(dense=rule[:, None])
+        hidden = self.model.backbone(x, batch.position_ids, seen, view)
         self.cache.advance(rows, lengths)
         if self._on_step:
             self._on_step(max(lengths))

@@ -84,11 +84,24 @@ class Engine:
         # Where the next position of each document lies, and its text that no branch has read yet.
         self.cursors = [0] * len(documents)
         self.unread: list[list[int]] = [[] for _ in documents]
-        self.last = self._prefill(documents)  # (B, D), predicts what comes next
+        # Text that a document itself reads when its last state is asked for, or with <boi>.
+        self.waiting: list[list[int]] = [[] for _ in documents]
+        self._last = self._begin(documents)  # (B, D)
 
     def lengths(self) -> list[int]:
         """Positions that each document holds."""
-        return self.cache.lengths[: self.rows.num_documents]
+        lengths = self.cache.lengths[: self.rows.num_documents]
+        return [held + len(ids) for held, ids in zip(lengths, self.waiting, strict=True)]
+
+    @property
+    def last(self) -> Tensor:
+        """Hidden state ``(B, D)`` of each document's last position: it predicts what comes next."""
+        if any(self.waiting):
+            starts = [end - len(x) for end, x in zip(self.cursors, self.waiting, strict=True)]
+            rows = self.rows.of([0])
+            self._last = self.rows.append_ids(rows, self.waiting, starts, self._last)
+            self.waiting = [[] for _ in self.waiting]
+        return self._last
 
     def text_logits(self) -> Tensor:
         """Logits of the next text token, ``(B, V)`` float32."""
@@ -96,9 +109,9 @@ class Engine:
 
     def add_text(self, ids: Sequence[Sequence[int]]) -> None:
         """Append text to each document; an empty list leaves it as it is."""
-        self.last = self.rows.append_ids(self.rows.of([0]), ids, self.cursors, self.last)
         for document, new in enumerate(ids):
             self.cursors[document] += len(new)
+            self.waiting[document] += new
             if len(self.branches) > 1:
                 self.unread[document] += new
 
@@ -142,7 +155,7 @@ class Engine:
         starts = [self.cursors[d] for d in documents] * len(self.branches)
         last = self.rows.append_ids(rows, [[self.special.eoi]] * len(rows), starts)
         at = torch.tensor(documents, device=self.device)
-        self.last = self.last.index_copy(0, at, last[: len(documents)])
+        self._last = self.last.index_copy(0, at, last[: len(documents)])
         for document in documents:
             self.cursors[document] += 1
             if self._evictor:
@@ -159,10 +172,11 @@ class Engine:
         if list(documents) == list(range(self.rows.num_documents)):
             return
         self.rows.keep(documents)
-        self.last = self.last[list(documents)]
+        self._last = self._last[list(documents)]
         self.generators = [self.generators[d] for d in documents]
         self.cursors = [self.cursors[d] for d in documents]
         self.unread = [self.unread[d] for d in documents]
+        self.waiting = [self.waiting[d] for d in documents]
         if self._evictor:
             self._evictor.keep(documents)
         drawn = self._drawn
@@ -172,8 +186,13 @@ class Engine:
         """Leave the cache and what was recorded to the model's next engine; this one is done."""
         self.rows.close()
 
-    def _prefill(self, documents: Sequence[Document]) -> Tensor:
-        """Read what stands already, less what the policy hides of it."""
+    def _begin(self, documents: Sequence[Document]) -> Tensor:
+        """Read what stands already, less what the policy hides; nothing but ``<bos>`` can wait."""
+        if self._evictor is None and all(map(_is_empty, documents)):
+            self.cursors = [1] * len(documents)
+            self.waiting, self.unread = ([[self.special.bos] for _ in documents] for _ in range(2))
+            weight = self.model.text_embedding.weight
+            return weight.new_empty(len(documents), weight.shape[1])  # read before it is looked at
         layouts = layouts_of(self.branches, documents, self.objective_config, self.special)
         ends = [int(layout.position_ids.max()) + 1 for layout in layouts]
         self.cursors = ends[: len(documents)]
@@ -188,15 +207,20 @@ class Engine:
     def _begin_picture(
         self, branches: Sequence[int], documents: Sequence[int] | None = None
     ) -> Tensor:
-        """Append ``<boi>``, in the hidden branches after the text that they have not read yet."""
+        """Append ``<boi>`` after the text that a branch, or the document, has not read yet."""
         documents = range(self.rows.num_documents) if documents is None else documents
         ids: list[list[int]] = []
         starts: list[int] = []
         for branch in branches:
             for document in documents:
-                missed = self.branches[branch].reads(self.unread[document], self.special)
+                missed = self.waiting[document]
+                if branch > 0:
+                    missed = self.branches[branch].reads(self.unread[document], self.special)
                 ids.append([*missed, self.special.boi])
                 starts.append(self.cursors[document] - len(missed))
+        if 0 in branches:
+            for document in documents:
+                self.waiting[document] = []
         return self.rows.append_ids(self.rows.of(branches, documents), ids, starts)
 
     def _run_blocks(
@@ -275,3 +299,7 @@ class Engine:
         for start, end, is_causal in context_steps(segments[0].block_ids):
             self.rows.run(rows, x[:, start:end], positions[:, start:end], is_causal=is_causal)
             self.cache.advance(rows, [end - start] * len(rows))
+
+
+def _is_empty(document: Document) -> bool:
+    return all(part.text_ids is not None and len(part.text_ids) == 0 for part in document.parts)

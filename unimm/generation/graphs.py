@@ -236,6 +236,7 @@ def _is_kept(cache: KVCache) -> bool:
     if device.type != "cuda":
         return False
     # What PyTorch holds without using it is free, too.
-    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    stats = torch.cuda.memory_stats(device)
+    held = stats["reserved_bytes.all.current"] - stats["allocated_bytes.all.current"]
     free = torch.cuda.mem_get_info(device)[0] + held
     return cache.keys.nbytes + cache.values.nbytes <= free

@@ -93,7 +93,10 @@ def test_all_branches_lose_the_same_positions_and_documents_their_own():
         engine.end_picture()
         engine.add_text([[11], [12, 13]])
     first, second = engine.lengths()
-    # Hidden branches have not read the last text yet.
+    # Nobody has read the last text yet; who asks what follows it has the documents read it.
+    assert engine.cache.lengths == [first - 1, second - 2] * 3
+    engine.text_logits()
+    assert engine.lengths() == [first, second]
     assert engine.cache.lengths == [first, second] + [first - 1, second - 2] * 2
     # Of old pages <boi>, 2 codes and <eoi>; of the first also the document's first 3 positions.
     assert engine._evictor is not None
@@ -147,6 +150,7 @@ def test_reindexed_positions_stay_within_the_window(first_pages, boundary):
     # Behind the first pages: an evicted page's ends (<boi>, 4 codes, <eoi>), then the newest page.
     anchor = 1 + 4 + 6 if first_pages else policy.first_positions
     assert set(cursors[3:]) == {anchor + (6 if boundary >= 0 else 0) + 2 + 6}
+    engine.text_logits()
     # What stays was moved, and the newest text was read right behind it.
     layer: Any = model.backbone.layers[0]
     x = model.text_embedding(torch.tensor([[SPECIAL.eoi, 11, 12]]))

@@ -35,8 +35,8 @@ def test_every_objective_can_be_asked_for(joint):
     assert len({picture.tobytes() for picture in drawn.values()}) == len(OBJECTIVES)
     by_default = np.array(generate_image(joint, "mia", seed=0))
     assert np.array_equal(drawn[joint.model.config.heads[0]], by_default)
-    # Prefill, prompt and <boi>, then a step a code, a scale, a pass, a query, an evaluation.
-    found = {name: steps(joint, name) - 3 for name in OBJECTIVES}
+    # The prompt from <bos> to <boi>, then a step a code, a scale, a pass, a query, an evaluation.
+    found = {name: steps(joint, name) - 1 for name in OBJECTIVES}
     assert found == {
         "next_token": 16,
         "next_scale": 3,
