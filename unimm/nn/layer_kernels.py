@@ -137,3 +137,50 @@ def swiglu_gradient_kernel(joined, gradient, found, size, block: tl.constexpr):
     dtype = found.dtype.element_ty
     tl.store(found, for_gate.to(dtype), mask=is_in)
     tl.store(found + size, (given * gate * share).to(dtype), mask=is_in)
+
+
+@triton.jit
+def add_norm_kernel(
+    x, branch, weight, added, normed, size, eps, block: tl.constexpr
+):  # fmt: skip
+    """``added = x + branch``, and its RMSNorm; programs are ``(N,)``."""
+    row = tl.program_id(0).to(tl.int64) * size
+    at = tl.arange(0, block)
+    is_in = at < size
+    found = tl.load(x + row + at, mask=is_in, other=0.0).to(tl.float32)
+    found += tl.load(branch + row + at, mask=is_in, other=0.0).to(tl.float32)
+    gain = tl.load(weight + at, mask=is_in, other=0.0).to(tl.float32)
+    rounded = found.to(added.dtype.element_ty)
+    tl.store(added + row + at, rounded, mask=is_in)
+    found = rounded.to(tl.float32)
+    found *= tl.rsqrt(tl.sum(found * found, 0) / size + eps) * gain
+    tl.store(normed + row + at, found.to(normed.dtype.element_ty), mask=is_in)
+
+
+@triton.jit
+def add_norm_gradient_kernel(
+    added, weight, for_added, for_normed, found, for_weights, num_rows, size, eps,
+    rows_each: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
+    """Gradient of both summands, ``found``; a program goes through ``rows_each`` rows.
+
+    ``for_weights (programs, size)`` float32 gets what each adds to the gradient of the weights.
+    """
+    at = tl.arange(0, block)
+    is_in = at < size
+    gain = tl.load(weight + at, mask=is_in, other=0.0).to(tl.float32)
+    sums = tl.zeros((block,), tl.float32)
+    first = tl.program_id(0).to(tl.int64) * rows_each
+    for i in range(rows_each):
+        is_here = is_in & (first + i < num_rows)
+        row = (first + i) * size + at
+        x = tl.load(added + row, mask=is_here, other=0.0).to(tl.float32)
+        given = tl.load(for_normed + row, mask=is_here, other=0.0).to(tl.float32)
+        passed = tl.load(for_added + row, mask=is_here, other=0.0).to(tl.float32)
+        scale = tl.rsqrt(tl.sum(x * x, 0) / size + eps)
+        x *= scale
+        sums += given * x
+        given *= gain
+        passed += scale * (given - x * (tl.sum(given * x, 0) / size))
+        tl.store(found + row, passed.to(found.dtype.element_ty), mask=is_here)
+    tl.store(for_weights + tl.program_id(0) * size + at, sums, mask=is_in)

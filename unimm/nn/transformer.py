@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from unimm.nn.add_norm import add_norm
 from unimm.nn.adjacent import joined_product, lay_together
 from unimm.nn.attention import Visibility, attend
 from unimm.nn.joined_attention import joined_attention
@@ -77,6 +78,13 @@ class RMSNorm(nn.Module):
         """Normalise the last axis; in float32 where the weights are in another format."""
         x = x if x.dtype == self.weight.dtype else x.float()
         return functional.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+
+    def add(self, x: Tensor, branch: Tensor, *, by_kernel: bool) -> tuple[Tensor, Tensor]:
+        """Add a branch to the stream: the sum, and the sum normalised."""
+        if by_kernel:
+            return add_norm(x, branch, self.weight, self.eps)
+        x = x + branch
+        return x, self(x)
 
 
 class Attention(nn.Module):
@@ -158,7 +166,10 @@ class MLP(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Pre-norm attention and feed-forward, each added to the stream."""
+    """Pre-norm attention and feed-forward, each added to the stream.
+
+    The feed-forward's result is added by whoever normalises the stream next, in the same pass.
+    """
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
@@ -170,14 +181,17 @@ class DecoderLayer(nn.Module):
     def forward(
         self,
         x: Tensor,
+        branch: Tensor,
         rope: tuple[Tensor, Tensor],
         visibility: Visibility,
         cache: tuple[int, CacheView] | None = None,
-    ) -> Tensor:
-        """``(B, n, D)`` to ``(B, n, D)``."""
-        x = x + self.self_attn(self.input_layernorm(x), rope, visibility, cache)
+    ) -> tuple[Tensor, Tensor]:
+        """The stream and what is to be added to it, ``(B, n, D)`` each, to the same behind it."""
         by_kernel = visibility.spans is not None
-        return x + self.mlp(self.post_attention_layernorm(x), by_kernel=by_kernel)
+        x, seen = self.input_layernorm.add(x, branch, by_kernel=by_kernel)
+        branch = self.self_attn(seen, rope, visibility, cache)
+        x, seen = self.post_attention_layernorm.add(x, branch, by_kernel=by_kernel)
+        return x, self.mlp(seen, by_kernel=by_kernel)
 
 
 class Backbone(nn.Module):
@@ -246,12 +260,14 @@ class Backbone(nn.Module):
             # Else float32 embeddings would make the whole stream float32: twice the memory and the
             # time of all that lies between products.
             x = x.to(torch.get_autocast_dtype(kind))
+        branch = torch.zeros_like(x)
         for i, layer in enumerate(self.layers):
             if self.use_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(  # nothing in a layer is random: no state to bring back
-                    layer, x, rope, visibility, use_reentrant=False, preserve_rng_state=False
+                given = (x, branch, rope, visibility)
+                x, branch = checkpoint(  # nothing in a layer is random: no state to bring back
+                    layer, *given, use_reentrant=False, preserve_rng_state=False
                 )  # pyright: ignore
             else:
-                x = layer(x, rope, visibility, None if cache is None else (i, cache))
-        x = self.norm(x)
+                x, branch = layer(x, branch, rope, visibility, cache and (i, cache))
+        _, x = self.norm.add(x, branch, by_kernel=visibility.spans is not None)
         return x if shared is None else shared.gather(x)

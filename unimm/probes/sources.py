@@ -119,7 +119,7 @@ class NoisyTrunkSource:
         with outputs_of(list(self.pipeline.model.backbone.layers), layers) as found:
             run_rows(self.pipeline, batch, draw)
         index = batch.slots[self.pipeline.drawing.name].index
-        return tuple(_grid(found[i].flatten(0, 1)[index], count) for i in layers)
+        return tuple(_grid(torch.add(*found[i]).flatten(0, 1)[index], count) for i in layers)
 
 
 class TrunkSource:
@@ -145,7 +145,7 @@ class TrunkSource:
         with outputs_of(list(self.pipeline.model.backbone.layers), layers) as found:
             run_rows(self.pipeline, batch)
         is_code = batch.code_ids != NO_CODE
-        return tuple(_grid(found[i][is_code], len(shown)) for i in layers)
+        return tuple(_grid(torch.add(*found[i])[is_code], len(shown)) for i in layers)
 
 
 class EncoderSource:

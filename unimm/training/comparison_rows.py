@@ -165,7 +165,7 @@ def step_next_scale(setting: Setting) -> Found:
 
 def step_775m(setting: Setting) -> Found:
     """A training step of 775M parameters against the products' ceiling."""
-    size = 2 if setting.tiny else 64
+    size = 2 if setting.tiny else 128
     ours = measured_step(
         setting.size("775M"),
         lambda p: [picture_rows(p, num_rows=max(1, size // 8), documents=min(size, 8))],

@@ -59,6 +59,7 @@ WHOLE = frozenset(
         *(torch.ops.unimm.attention_sizes, torch.ops.unimm.attention_sizes_backward),
         *(torch.ops.unimm.span_attention, torch.ops.unimm.span_attention_backward),
         *(torch.ops.unimm.joined_attention, torch.ops.unimm.joined_attention_backward),
+        *(torch.ops.unimm.add_norm, torch.ops.unimm.add_norm_backward),
         *(torch.ops.unimm.swiglu, torch.ops.unimm.swiglu_backward),
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu,
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward,

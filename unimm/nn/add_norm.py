@@ -1,0 +1,99 @@
+"""The sum of the stream and a branch, and its RMSNorm, in one pass by a kernel of our own.
+
+Backward, the stream's gradient is added where that of the norm is made. Legend: ``D`` width.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+ROWS = 16
+"""Rows that a program of the gradient goes through: fewer sums for the weights."""
+_WARP_NUMBERS = 256
+"""Of a row that a warp has: a read of 16 bytes a thread."""
+
+
+def add_norm(x: Tensor, branch: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Add a branch to the stream and normalise the sum (Zhang and Sennrich, 2019), in float32.
+
+    Args:
+        x: ``(..., D)``.
+        branch: ``(..., D)`` in the same format.
+        weight: ``(D,)``.
+        eps: of the norm.
+
+    Returns:
+        Sum and normalised sum, ``(..., D)`` each, in the format of ``x``.
+    """
+    return _add_norm(x, branch.to(x.dtype), weight, eps)
+
+
+@torch.library.custom_op("unimm::add_norm", mutates_args=())
+def _add_norm(x: Tensor, branch: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    x, branch = x.contiguous(), branch.contiguous()
+    added, normed, size = torch.empty_like(x), torch.empty_like(x), x.shape[-1]
+    if x.numel():
+        _kernels().add_norm_kernel[(x.numel() // size,)](
+            x, branch, weight, added, normed, size, eps, **_cut(size)
+        )
+    return added, normed
+
+
+@torch.library.custom_op("unimm::add_norm_backward", mutates_args=())
+def _add_norm_backward(
+    for_added: Tensor, for_normed: Tensor, added: Tensor, weight: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """Gradients of both summands and of the weights, the latter ``(D,)`` float32."""
+    for_added, for_normed = for_added.contiguous(), for_normed.contiguous()
+    found, size = torch.empty_like(added), added.shape[-1]
+    num_rows = added.numel() // size
+    num_programs = -(-num_rows // ROWS)
+    for_weights = added.new_empty(num_programs, size, dtype=torch.float32)
+    if num_rows:
+        _kernels().add_norm_gradient_kernel[(num_programs,)](
+            *(added, weight, for_added, for_normed, found, for_weights, num_rows, size, eps),
+            rows_each=ROWS,
+            **_cut(size),
+        )
+    return found, for_weights.sum(0)
+
+
+@_add_norm.register_fake
+def _(x: Tensor, branch: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    added, normed = (torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(2))
+    return added, normed
+
+
+@_add_norm_backward.register_fake
+def _(
+    for_added: Tensor, for_normed: Tensor, added: Tensor, weight: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(added), added.new_empty(added.shape[-1], dtype=torch.float32)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *_, weight, ctx.eps = inputs
+    ctx.save_for_backward(output[0], weight)
+
+
+def _gradients(ctx: Any, for_added: Tensor, for_normed: Tensor) -> tuple[Tensor | None, ...]:
+    added, weight = ctx.saved_tensors
+    found, for_weight = _add_norm_backward(for_added, for_normed, added, weight, ctx.eps)
+    return found, found, for_weight.to(weight.dtype), None
+
+
+_add_norm.register_autograd(_gradients, setup_context=_keep)
+
+
+def _cut(size: int) -> dict[str, int]:
+    """How a row is cut."""
+    block = 1 << (size - 1).bit_length()
+    return {"block": block, "num_warps": min(max(1, block // _WARP_NUMBERS), 16)}
+
+
+def _kernels() -> Any:
+    """Where Triton is; a CPU has none."""
+    from unimm.nn import layer_kernels
+
+    return layer_kernels
