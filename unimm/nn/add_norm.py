@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ROWS = 16
+ROWS = 32
 """Rows that a program of the gradient goes through: fewer sums for the weights."""
 _WARP_NUMBERS = 256
 """Of a row that a warp has: a read of 16 bytes a thread."""

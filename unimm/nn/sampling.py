@@ -203,7 +203,6 @@ def draw_by_kernel(
 
     size = logits.shape[-1]
     block = 1 << max(4, (size - 1).bit_length())
-    width = min(256, block // 2)
     drawn = torch.empty(len(noise), dtype=torch.int64, device=logits.device)
     kept = drawn if kept is None else kept
     first, second = (*scales, 1.0, 1.0)[:2]
@@ -227,8 +226,7 @@ def draw_by_kernel(
         has_k=0 < config.top_k < size,
         has_p=config.top_p < 1,
         is_kept=at is not None,
-        chunks=block // width,
-        width=width,
+        block=block,
         num_warps=max(1, min(16, block // 512)),
         **overlap(logits),
     )

@@ -30,12 +30,12 @@ def find_reach(distance, weights, wanted, unit):
         unit: weight of one token somewhere near the result.
     """
     low, below = tl.full((), 0, tl.int32), tl.full((), 0.0, tl.float32)
-    high = tl.max(tl.where(distance < _INFINITY, distance, 0))
-    within = tl.sum(tl.where(distance <= high, weights, 0.0))
+    high = tl.max(tl.where(distance < _INFINITY, distance, 0), 0)
+    within = tl.sum(tl.where(distance <= high, weights, 0.0), 0)
     turn = tl.full((), 0, tl.int32)
     while (low < high) & (within > wanted):
         if (turn % 8 == 7) | (within - below <= 6 * unit):
-            low = tl.min(tl.where(distance >= low, distance, _INFINITY))
+            low = tl.min(tl.where(distance >= low, distance, _INFINITY), 0)
             middle = low
         else:
             near, far = low.to(tl.float32, bitcast=True), high.to(tl.float32, bitcast=True)
@@ -44,7 +44,7 @@ def find_reach(distance, weights, wanted, unit):
             guess = guess.to(tl.int32, bitcast=True)
             guess = tl.where((turn >= 3) & (turn % 3 == 0), low + (high - low) // 2, guess)
             middle = tl.maximum(low, tl.minimum(guess, high - 1))
-        found = tl.sum(tl.where(distance <= middle, weights, 0.0))
+        found = tl.sum(tl.where(distance <= middle, weights, 0.0), 0)
         is_enough = found >= wanted
         high, within = tl.where(is_enough, middle, high), tl.where(is_enough, found, within)
         low, below = tl.where(is_enough, low, middle + 1), tl.where(is_enough, below, found)
@@ -53,36 +53,18 @@ def find_reach(distance, weights, wanted, unit):
 
 
 @triton.jit
-def invert(weights, uniform, chunks: tl.constexpr, width: tl.constexpr):
-    """Index of the token where the cumulative distribution of ``(chunks, width)`` passes a share.
-
-    First the chunk is found, then the place in it: few numbers are added in float64.
-    """
-    upto = tl.cumsum(tl.sum(weights.to(tl.float64), 1), 0)  # (chunks,)
-    target = uniform.to(tl.float64) * tl.max(upto, 0)
-    chunk = tl.minimum(tl.sum((upto <= target).to(tl.int32), 0), chunks - 1)
-    chunk_ids = tl.arange(0, chunks)
-    before = tl.max(tl.where(chunk_ids < chunk, upto, 0.0), 0)
-    inside = tl.sum(tl.where(chunk_ids[:, None] == chunk, weights, 0.0), 0)  # (width,)
-    cumulative = before + tl.cumsum(inside.to(tl.float64), 0)
-    # The last token of a weight is the last that rounding may lead to.
-    is_passed = (cumulative <= target) & (cumulative < tl.max(cumulative, 0))
-    return chunk * width + tl.sum(is_passed.to(tl.int32), 0)
-
-
-@triton.jit
 def draw_kernel(
     logits, noise, at, drawn, kept, num_rows, size, num_noise, num_kept,
     first_scale, second_scale, temperature, top_k, top_p,
     branches: tl.constexpr, has_k: tl.constexpr, has_p: tl.constexpr, is_kept: tl.constexpr,
-    chunks: tl.constexpr, width: tl.constexpr, has_pdl: tl.constexpr,
+    block: tl.constexpr, has_pdl: tl.constexpr,
 ):  # fmt: skip
     """Draw from ``logits (G B, V)`` with ``noise (B,)``; programs are ``(B,)``.
 
     With ``is_kept``, ``noise`` and ``kept`` are ``(B, n)``, the token of place ``at`` is drawn.
     """
     row = tl.program_id(0).to(tl.int64)
-    token = tl.arange(0, chunks)[:, None] * width + tl.arange(0, width)[None, :]
+    token = tl.arange(0, block)
     is_in = token < size
     take_over(has_pdl)
     place = row * 0
@@ -100,17 +82,21 @@ def draw_kernel(
             guided += (second_scale - 1) * (mixed - without)
         mixed = guided
     mixed = tl.where(is_in, mixed, float("-inf"))
-    mixed = (mixed - tl.max(mixed)) / temperature
+    mixed = (mixed - tl.max(mixed, 0)) / temperature
     distance = tl.abs(mixed).to(tl.int32, bitcast=True)
     if has_k:
         reach = find_reach(distance, 1.0, top_k, 1.0)
         is_in = is_in & (distance <= reach)
     weights = tl.where(is_in, tl.exp(mixed), 0.0)
     if has_p:
-        wanted = top_p * tl.sum(weights)
+        wanted = top_p * tl.sum(weights, 0)
         reach = find_reach(distance, weights, wanted, wanted / 4096)
         weights = tl.where(distance <= reach, weights, 0.0)
-    found = tl.minimum(invert(weights, uniform, chunks, width), size - 1).to(tl.int64)
+    cumulative = tl.cumsum(weights.to(tl.float64), 0)
+    most = tl.max(cumulative, 0)
+    # The last token of a weight is the last that rounding may lead to.
+    is_passed = (cumulative <= uniform.to(tl.float64) * most) & (cumulative < most)
+    found = tl.sum(is_passed.to(tl.int32), 0).to(tl.int64)
     tl.store(drawn + row, found)
     if is_kept:
         tl.store(kept + row * num_kept + place, found)
