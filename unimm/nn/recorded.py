@@ -13,6 +13,8 @@ from torch import Tensor
 
 MOST_GRAPHS = 64
 """Recordings kept at once: when one more comes, all are dropped."""
+TOGETHER = 8
+"""Calls of ``repeat`` that one recording holds: between launches a GPU rests some microseconds."""
 
 _is_on = True
 
@@ -101,7 +103,7 @@ class Recorder:
     ) -> None:
         """Call a function time after time that leaves in its tensors what the next call reads.
 
-        Nothing is copied between the calls: each is one launch.
+        Nothing is copied between the calls: ``TOGETHER`` of them are one launch.
 
         Args:
             key: as in ``run_all``.
@@ -121,18 +123,22 @@ class Recorder:
             function(*state)
             after()
             times -= 1
-        if times == 0:
-            return
-        if key not in self._graphs:
-            self._graphs[key] = self._record(lambda *given: function(*given) or (), state)
-        found = self._graphs[key]
-        for buffer, given in zip(found.inputs, state, strict=True):
-            buffer.copy_(given)
-        for _ in range(times):
-            found.graph.replay()
-            after()
-        for buffer, given in zip(found.inputs, state, strict=True):
-            given.copy_(buffer)
+        together, rest = divmod(times, TOGETHER)
+        for count, size in ((together, TOGETHER), (rest, 1)):
+            if count == 0:
+                continue
+            part = (key, size)
+            if part not in self._graphs:
+                self._graphs[part] = self._record(_repeated(function, size), state)
+            found = self._graphs[part]
+            for buffer, given in zip(found.inputs, state, strict=True):
+                buffer.copy_(given)
+            for _ in range(count):
+                found.graph.replay()
+                for _ in range(size):
+                    after()
+            for buffer, given in zip(found.inputs, state, strict=True):
+                given.copy_(buffer)
 
     def _record(
         self, function: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, ...]
@@ -146,3 +152,14 @@ class Recorder:
         with torch.cuda.graph(graph, pool=self._pool):  # pyright: ignore[reportArgumentType]
             outputs = function(*buffers)
         return _Graph(graph, buffers, outputs)
+
+
+def _repeated(function: Callable[..., None], times: int) -> Callable[..., tuple[Tensor, ...]]:
+    """A function that calls another so many times with the same tensors."""
+
+    def run(*given: Tensor) -> tuple[Tensor, ...]:
+        for _ in range(times):
+            function(*given)
+        return ()
+
+    return run
