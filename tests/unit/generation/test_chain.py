@@ -51,8 +51,11 @@ def codes(pipeline: Any, prompts: list[Any], **options: Any) -> list[list[Any]]:
 
 @pytest.mark.parametrize("options", [{"temperature": 0.0}, {"top_k": 9}, {"num_previews": 2}])
 @pytest.mark.parametrize("guidance", [1.0, 1.5])
-@pytest.mark.parametrize("batch_size", [1, 3])
-def test_recorded_chains_draw_the_same_codes(recordings, batch_size, guidance, options):
+@pytest.mark.parametrize(("batch_size", "together"), [(1, 1), (3, 1), (1, 4)])
+def test_recorded_chains_draw_the_same_codes(
+    recordings, batch_size, guidance, options, together, monkeypatch
+):
+    monkeypatch.setattr(recorded, "TOGETHER", together)
     pipeline = tiny_pipeline(seed=2)  # its greedy pictures depend on the prompt
     options = options | {"guidance_scale": guidance, "image_guidance_scale": 1.0}
     first, second = (
@@ -67,7 +70,11 @@ def test_recorded_chains_draw_the_same_codes(recordings, batch_size, guidance, o
         assert found == expected
     chains = [x for x in recordings if not x.outputs]
     # For each sampling one up to the bucket's end and one behind it; their first blocks run before.
-    assert len(chains) == 4 and sum(x.count for x in chains) == 4 * 16 - 4
+    launches = sum(x.count for x in chains)
+    if together == 1:
+        assert len(chains) == 4 and launches == 4 * 16 - 4
+    else:
+        assert launches < 4 * 16 / 2, "several blocks are one launch"
 
 
 def test_documents_in_different_phases_draw_the_same_codes(recordings):
