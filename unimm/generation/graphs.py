@@ -59,8 +59,8 @@ class StepGraphs:
     ) -> Tensor:
         """Run a chain's blocks on rows, which keep them.
 
-        Recorded, a block is one launch: what it reads and where it writes, the graph itself moves
-        on. A chain that passes the end of a bucket goes on with another recording.
+        Recorded, some blocks are one launch: what they read and where they write, the graph itself
+        moves on. A chain that passes the end of a bucket goes on with another recording.
 
         Args:
             rows: of the cache; only neighbouring ones are recorded.

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ROWS = 32
+ROWS = 16
 """Rows that a program of the gradient goes through: fewer sums for the weights."""
-_WARP_NUMBERS = 256
+_WARP_NUMBERS = 128
 """Of a row that a warp has: a read of 16 bytes a thread."""
 
 

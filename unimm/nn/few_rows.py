@@ -12,7 +12,7 @@ from torch.utils._triton import has_triton_package
 FEW_ROWS = 4
 """Rows up to which a matrix is read by our kernels."""
 
-PRODUCTS = {"project": (2, 1), "output": (2, 4), "gate": (2, 4), "down": (1, 4), "head": (4, 2)}
+PRODUCTS = {"project": (4, 1), "output": (4, 4), "gate": (2, 2), "down": (1, 4), "head": (4, 1)}
 """Outputs of a program and its warps, by product of a few rows: all it reads is asked for at once.
 
 Fewer outputs where they do not fit the registers or do not divide a matrix.
