@@ -61,7 +61,7 @@ def test_estimated_peaks_are_within_a_tenth_of_measured_ones(tmp_path, monkeypat
     assert estimated == pytest.approx(measured, rel=0.1)
 
 
-# Peaks that torch.cuda.max_memory_allocated gave in 1e9 bytes for steps of the planner's own batches
+# Peaks that torch.cuda.max_memory_allocated gave, in 1e9 bytes, for steps of the planner's batches
 # (``measure_peak``) on one H200, 2026-11-27, PyTorch 2.11: 16 rows of 4,608 positions, autocast,
 # ZeRO 0, layers of the trunk compiled, the denoiser not.
 ON_H200 = {
