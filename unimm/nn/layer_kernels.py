@@ -1,5 +1,5 @@
 # pyright: basic, reportMissingImports=false, reportOperatorIssue=false
-"""Triton kernels of a layer in training: norm and rotation of heads, and SwiGLU, with gradients.
+"""Triton kernels of a layer in training: sums, norms, rotations and SwiGLU, with gradients.
 
 Each reads its inputs once and does all that lies between two products; arithmetic is float32.
 Legend: ``N`` positions, ``H`` heads that are rotated, of queries and then of keys, ``d`` their

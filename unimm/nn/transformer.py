@@ -79,11 +79,11 @@ class RMSNorm(nn.Module):
         x = x if x.dtype == self.weight.dtype else x.float()
         return functional.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
 
-    def add(self, x: Tensor, branch: Tensor, *, by_kernel: bool) -> tuple[Tensor, Tensor]:
-        """Add a branch to the stream: the sum, and the sum normalised."""
-        if by_kernel:
+    def add(self, x: Tensor, branch: Tensor | None, *, by_kernel: bool) -> tuple[Tensor, Tensor]:
+        """Add a branch, if there is one, to the stream: the sum, and the sum normalised."""
+        if branch is not None and by_kernel:
             return add_norm(x, branch, self.weight, self.eps)
-        x = x + branch
+        x = x if branch is None else x + branch
         return x, self(x)
 
 
@@ -181,7 +181,7 @@ class DecoderLayer(nn.Module):
     def forward(
         self,
         x: Tensor,
-        branch: Tensor,
+        branch: Tensor | None,
         rope: tuple[Tensor, Tensor],
         visibility: Visibility,
         cache: tuple[int, CacheView] | None = None,
@@ -263,11 +263,11 @@ class Backbone(nn.Module):
         branch = torch.zeros_like(x)
         for i, layer in enumerate(self.layers):
             if self.use_checkpointing and torch.is_grad_enabled():
-                given = (x, branch, rope, visibility)
+                given = (x + branch, None, rope, visibility)  # is kept: better one than two
                 x, branch = checkpoint(  # nothing in a layer is random: no state to bring back
                     layer, *given, use_reentrant=False, preserve_rng_state=False
                 )  # pyright: ignore
             else:
                 x, branch = layer(x, branch, rope, visibility, cache and (i, cache))
-        _, x = self.norm.add(x, branch, by_kernel=visibility.spans is not None)
+        x = self.norm(x + branch)
         return x if shared is None else shared.gather(x)

@@ -118,8 +118,9 @@ class EngineConfig:
 
     Attributes:
         device: ``auto`` takes the GPU where there is one.
-        precision: ``float32``; ``autocast`` computes in bfloat16 over float32 weights; ``bfloat16``
-            keeps bfloat16 weights and float32 masters (ZeRO 1 to 3).
+        precision: ``float32``; ``autocast`` computes in bfloat16 over float32 weights, the
+            residual stream included; ``bfloat16`` keeps bfloat16 weights and float32 masters
+            (ZeRO 1 to 3).
         zero_stage: what DeepSpeed shards over the ranks: 0 nothing, 1 optimizer state, 2 gradients
             too, 3 weights too.
         offload_optimizer: keep float32 masters and optimizer state in the host's memory, where

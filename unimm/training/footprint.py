@@ -146,7 +146,8 @@ def measure_step(
 
 def _visibility(batch: Batch, engine: EngineConfig, head_width: int) -> Visibility:
     """As a GPU would be told who sees whom; only what it keeps is computed."""
-    backend = gpu_backend(batch, is_half=engine.precision != "float32", head_width=head_width)
+    is_half, on_gpu = engine.precision != "float32", engine.device != "cpu"
+    backend = gpu_backend(batch, is_half=is_half, head_width=head_width, has_triton=on_gpu)
     if backend == "spans":  # these kernels tell sizes without a GPU
         return batch_visibility(batch, backend, head_width=head_width)
     return Visibility(

@@ -152,7 +152,7 @@ def test_what_saves_activations_saves_them_in_the_plan(tmp_path):
     shared = activations(sequence_ranks=2)
     assert 0.5 * activations() < shared < 0.75 * activations(), "the heads see whole rows"
     compiled = activations(precision="autocast", compile=True)
-    assert 0.3 < compiled / activations(precision="autocast") < 1
+    assert 0.3 < compiled / activations() < 0.9
 
 
 def test_losses_on_a_gpu_add_only_the_gradient_of_the_logits():
