@@ -269,5 +269,6 @@ class Backbone(nn.Module):
                 )  # pyright: ignore
             else:
                 x, branch = layer(x, branch, rope, visibility, cache and (i, cache))
-        x = self.norm(x + branch)
+        # ZeRO 3 leaves the weights of norms whole, so that none need be gathered by a hook.
+        _, x = self.norm.add(x, branch, by_kernel=visibility.spans is not None)
         return x if shared is None else shared.gather(x)
