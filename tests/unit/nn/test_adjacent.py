@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from unimm.nn.adjacent import _joined, lay_together, products
+from unimm.nn.adjacent import _joined, joined_product, lay_together, products
 from unimm.nn.linear import Linear
 from unimm.nn.transformer import Backbone, BackboneConfig, DecoderLayer
 
@@ -66,3 +66,18 @@ def test_a_trunk_that_lies_together_computes_and_saves_the_same():
     attention = layer.self_attn
     weights = [m.weight for m in (attention.q_proj, attention.k_proj, attention.v_proj)]
     assert _joined(weights) is not None
+
+
+def test_a_joined_product_gives_each_weight_its_gradient():
+    torch.manual_seed(0)
+    x, weights = torch.randn(5, 8), [torch.randn(n, 8, requires_grad=True) for n in (6, 2, 4)]
+    given = torch.randn(5, 12)
+    found = []
+    for is_joined in (True, False):
+        out = joined_product(x, weights, is_joined=is_joined)
+        found.append((out, *torch.autograd.grad(out, weights, given)))
+    wanted = torch.cat([functional.linear(x, weight) for weight in weights], dim=-1)
+    for joined, apart in zip(*found, strict=True):
+        torch.testing.assert_close(joined, apart)
+    torch.testing.assert_close(found[0][0], wanted)
+    assert [x.shape for x in found[0][1:]] == [x.shape for x in weights]
