@@ -85,8 +85,8 @@ def test_nano_from_the_world_to_a_model(tmp_path, name):
     assert cached == encoded and len(encoded) == 3
 
     flags = ("--batch-sizes", 1, "--repeats", 1, "--device", "cpu", "--output", tmp_path)
-    name = ("--name", "drawing")
-    done = run(tmp_path / "run/model", *flags, *name, script="eval/benchmark_generation.py")
+    flags = (*flags, "--name", "drawing")
+    done = run(tmp_path / "run/model", *flags, script="eval/benchmark_generation.py")
     assert done.returncode == 0, done.stderr[-3000:]
     rows = json.loads((tmp_path / "drawing.json").read_text())["figures"]["drawing"]
     assert set(rows) <= OBJECTIVES.keys() and len(rows) == (5 if name == "nano_joint" else 1)
