@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unimm.nn.span_attention import SpanTiles, tiles_for
-from unimm.nn.span_launch import run_forward, run_key_gradient, run_query_gradient
+from unimm.nn.span_launch import run_forward, run_gradients
 from unimm.nn.span_tiles import KeyLists
 
 ROTATION = (2048, 2)
@@ -133,10 +133,8 @@ def _attention_backward(
     """Gradients of ``joined``, and of the norms' weights, ``(2, d)`` float32."""
     gradient, joined, cosines, sines = (x.contiguous() for x in (gradient, joined, cosines, sines))
     lists = KeyLists(ranges=ranges, starts=starts)
-    tiles = tiles_for(entry, is_causal=lists.is_causal)
     found = torch.empty_like(joined)
     num_rotated = rotated.shape[2]
-    inputs = _heads(joined, rotated, num_heads)
     by_head = found.unflatten(-1, (-1, width)).transpose(1, 2)
     for_query, for_key, for_value = (
         by_head[:, :num_heads],
@@ -144,17 +142,11 @@ def _attention_backward(
         by_head[:, num_rotated:],
     )
     out, gradient = (x.unflatten(-1, (num_heads, width)).transpose(1, 2) for x in (out, gradient))
-    pairs = run_query_gradient(
-        inputs,
-        *(out, gradient, log_sums, document_starts, key_spans, lists),
-        tiles.query_gradient,
-        for_query,
-    )
-    run_key_gradient(
-        inputs,
-        *(gradient, pairs, key_spans, query_ranges),
-        tiles.key_gradient,
-        (for_key, for_value),
+    run_gradients(
+        _heads(joined, rotated, num_heads),
+        *(out, gradient, log_sums, document_starts, key_spans, lists, query_ranges),
+        tiles_for(entry, is_causal=lists.is_causal),
+        (for_query, for_key, for_value),
     )
     return found, _run_rotate_gradient(
         joined, query_weight, key_weight, cosines, sines, found, num_heads, num_rotated, eps

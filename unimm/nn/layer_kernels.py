@@ -109,14 +109,20 @@ def rotate_gradient_kernel(
 
 
 @triton.jit
+def load_gated(joined, row, at, size):
+    """Gates and what they gate of a row of ``(N, 2 F)``, float32."""
+    joined += row * 2 * size + at
+    gate = tl.load(joined, mask=at < size, other=0.0).to(tl.float32)
+    return gate, tl.load(joined + size, mask=at < size, other=0.0).to(tl.float32)
+
+
+@triton.jit
 def swiglu_kernel(joined, hidden, size, block: tl.constexpr):
     """``silu(gate) up`` of ``joined (N, 2 F)``, gates first; programs are ``(N, blocks of F)``."""
     row = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * block + tl.arange(0, block)
     is_in = at < size
-    joined += row * 2 * size + at
-    gate = tl.load(joined, mask=is_in, other=0.0).to(tl.float32)
-    up = tl.load(joined + size, mask=is_in, other=0.0).to(tl.float32)
+    gate, up = load_gated(joined, row, at, size)
     found = gate * tl.sigmoid(gate) * up
     tl.store(hidden + row * size + at, found.to(hidden.dtype.element_ty), mask=is_in)
 
@@ -127,9 +133,7 @@ def swiglu_gradient_kernel(joined, gradient, found, size, block: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * block + tl.arange(0, block)
     is_in = at < size
-    joined += row * 2 * size + at
-    gate = tl.load(joined, mask=is_in, other=0.0).to(tl.float32)
-    up = tl.load(joined + size, mask=is_in, other=0.0).to(tl.float32)
+    gate, up = load_gated(joined, row, at, size)
     given = tl.load(gradient + row * size + at, mask=is_in, other=0.0).to(tl.float32)
     share = tl.sigmoid(gate)
     for_gate = given * up * share * (1 + gate * (1 - share))

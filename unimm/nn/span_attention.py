@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from unimm.document import Spans
-from unimm.nn.span_launch import empty_like, run_forward, run_key_gradient, run_query_gradient
+from unimm.nn.span_launch import empty_like, run_forward, run_gradients
 from unimm.nn.span_tiles import KeyLists, Tile, Tiles, find_key_lists, find_query_ranges
 
 TILES = {
@@ -169,22 +169,15 @@ def _attention_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value."""
     lists = KeyLists(ranges=ranges, starts=starts)
-    tiles = tiles_for(width, is_causal=lists.is_causal)
     inputs = (query, key, value)
-    for_query, for_key, for_value = map(empty_like, inputs)
-    pairs = run_query_gradient(
+    found = (empty_like(query), empty_like(key), empty_like(value))
+    run_gradients(
         inputs,
-        *(out, gradient, log_sums, document_starts, key_spans, lists),
-        tiles.query_gradient,
-        for_query,
+        *(out, gradient, log_sums, document_starts, key_spans, lists, query_ranges),
+        tiles_for(width, is_causal=lists.is_causal),
+        found,
     )
-    run_key_gradient(
-        inputs,
-        *(gradient, pairs, key_spans, query_ranges),
-        tiles.key_gradient,
-        (for_key, for_value),
-    )
-    return for_query, for_key, for_value
+    return found
 
 
 @_attention.register_fake

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unimm.nn.span_tiles import KeyLists, Tile
+from unimm.nn.span_tiles import KeyLists, Tile, Tiles
 
 
 def run_forward(
@@ -49,7 +49,44 @@ def run_forward(
     return out, log_sums
 
 
-def run_query_gradient(
+def run_gradients(
+    inputs: tuple[Tensor, Tensor, Tensor],
+    out: Tensor,
+    gradient: Tensor,
+    log_sums: Tensor,
+    document_starts: Tensor,
+    key_spans: Tensor,
+    lists: KeyLists,
+    query_ranges: Tensor,
+    tiles: Tiles,
+    found: tuple[Tensor, Tensor, Tensor],
+) -> None:
+    """Launch the whole backward.
+
+    Args:
+        inputs: query ``(B, H, n, d)``, key and value ``(B, H_kv, n, d)``.
+        out: what the forward gave, as the query.
+        gradient: of ``out``.
+        log_sums: what the forward gave, ``(B, H, n)``.
+        document_starts: of ``SpanTiles``.
+        key_spans: of ``SpanTiles``.
+        lists: of tiles, for the queries' gradient.
+        query_ranges: of ``SpanTiles``.
+        tiles: how the kernels are cut.
+        found: as ``inputs``, to fill; the heads of a position must follow each other.
+    """
+    pairs = _run_query_gradient(
+        inputs,
+        *(out, gradient, log_sums, document_starts, key_spans, lists),
+        tiles.query_gradient,
+        found[0],
+    )
+    _run_key_gradient(
+        inputs, gradient, pairs, key_spans, query_ranges, tiles.key_gradient, found[1:]
+    )
+
+
+def _run_query_gradient(
     inputs: tuple[Tensor, Tensor, Tensor],
     out: Tensor,
     gradient: Tensor,
@@ -60,22 +97,7 @@ def run_query_gradient(
     tile: Tile,
     found: Tensor,
 ) -> Tensor:
-    """Launch the queries' backward.
-
-    Args:
-        inputs: query, key and value.
-        out: what the forward gave, ``(B, H, n, d)``.
-        gradient: of ``out``.
-        log_sums: what the forward gave.
-        document_starts: of ``SpanTiles``.
-        key_spans: of ``SpanTiles``.
-        lists: of tiles.
-        tile: how the kernel is cut.
-        found: ``(B, H, n, d)`` to fill; the heads of a position must follow each other.
-
-    Returns:
-        Pairs ``(B, H, n, 2)`` float32 that the keys' backward reads.
-    """
+    """Fill the queries' gradient; pairs ``(B, H, n, 2)`` float32 that the keys' backward reads."""
     query, key, value, gradient = map(_heads_whole, (*inputs, gradient))
     num_rows, num_heads, length, width = query.shape
     pairs = log_sums.new_empty(*log_sums.shape, 2)
@@ -91,7 +113,7 @@ def run_query_gradient(
     return pairs
 
 
-def run_key_gradient(
+def _run_key_gradient(
     inputs: tuple[Tensor, Tensor, Tensor],
     gradient: Tensor,
     pairs: Tensor,
@@ -100,18 +122,7 @@ def run_key_gradient(
     tile: Tile,
     found: tuple[Tensor, Tensor],
 ) -> None:
-    """Launch the backward of keys and values.
-
-    Args:
-        inputs: query, key and value.
-        gradient: of the result.
-        pairs: of ``run_query_gradient``.
-        key_spans: of ``SpanTiles``.
-        query_ranges: of ``SpanTiles``.
-        tile: how the kernel is cut.
-        found: ``(B, H_kv, n, d)`` twice, to fill with the gradients of keys and of values; the
-            heads of a position must follow each other.
-    """
+    """Fill the gradients of keys and values."""
     query, key, value, gradient = map(_heads_whole, (*inputs, gradient))
     num_rows, num_kv_heads, length, width = key.shape
     _kernels().key_gradient_kernel[(query_ranges.shape[1], num_kv_heads, num_rows)](
