@@ -26,8 +26,10 @@ def angles_kernel(positions, frequencies, cosines, sines, half: tl.constexpr, bl
 
 @triton.jit
 def load_head(x, at, width: tl.constexpr):
-    """A head's numbers ``(1, W)``, and for each that of the other half it turns with; float32."""
-    other = at ^ (width // 2)
+    """A head's numbers ``at (.., W)``, and for each that of the other half; float32."""
+    half: tl.constexpr = width // 2
+    run: tl.constexpr = min(half, 8)  # that lie together, which the compiler does not see
+    other = tl.multiple_of(tl.max_contiguous(at ^ half, (1, run)), (1, run))
     return tl.load(x + at).to(tl.float32), tl.load(x + other).to(tl.float32)
 
 
@@ -41,14 +43,15 @@ def load_turn(cosines, sines, place, at, width: tl.constexpr):
 
 
 @triton.jit
-def rotate(head, gain, turn, eps, width: tl.constexpr, has_norm: tl.constexpr, dtype: tl.constexpr):
-    """Normalise a head ``(1, W)`` and rotate it."""
+def rotate(head, gain, turn, eps, width: tl.constexpr, has_norm: tl.constexpr):
+    """Rotate heads ``(.., W)``: float32, and what is left to multiply them with, their norm."""
     x, other = head
     if has_norm:
         scale = tl.rsqrt(tl.sum(x * x, 1, keep_dims=True) / width + eps)
-        x = (x * scale * gain[0]).to(dtype).to(tl.float32)
-        other = (other * scale * gain[1]).to(dtype).to(tl.float32)
-    return (x * turn[0] + other * turn[1]).to(dtype)
+        x, other = x * gain[0], other * gain[1]
+    else:
+        scale = tl.full((x.shape[0], 1), 1.0, tl.float32)
+    return x * turn[0] + other * turn[1], scale
 
 
 @triton.jit
@@ -71,24 +74,34 @@ def store_rotated_kernel(
     if head < num_heads:
         given = load_head(query + place * query_stride + head * width, at, width)
         gain = load_head(query_weight, at, width)
-        rotated = rotate(given, gain, turn, eps, width, has_norm, dtype)
-        tl.store(out + ((row * num_heads + head) * num_new + new) * width + at, rotated)
+        rotated, norm = rotate(given, gain, turn, eps, width, has_norm)
+        target = out + ((row * num_heads + head) * num_new + new) * width + at
+        tl.store(target, (rotated * norm).to(dtype))
     else:
         kv_head = head - num_heads
         given = load_head(key + place * key_stride + kv_head * width, at, width)
         gain = load_head(key_weight, at, width)
-        rotated = rotate(given, gain, turn, eps, width, has_norm, dtype)
+        rotated, norm = rotate(given, gain, turn, eps, width, has_norm)
         slot = tl.load(lengths + row) + new
         target = (first_row + row) * row_stride + kv_head * head_stride + slot * width + at
-        tl.store(keys + target, rotated)
+        tl.store(keys + target, (rotated * norm).to(dtype))
         tl.store(values + target, tl.load(value + place * value_stride + kv_head * width + at))
 
 
 @triton.jit
-def load_slots(cached, slots, length, at, width: tl.constexpr):
-    """A head's keys or values at ``slots``, zero behind the row's end."""
-    places = cached + slots.to(tl.int64) * width + at
-    return tl.load(places, mask=slots < length, other=0.0)
+def load_slots(
+    cached, slots, length, at, width: tl.constexpr, lanes: tl.constexpr, turns: tl.constexpr
+):
+    """A head's keys or values: ``turns`` tiles, the slots of each ``lanes`` behind the last's.
+
+    Zero behind the row's end.
+    """
+    tiles = ()
+    for i in tl.static_range(turns):
+        here = slots + i * lanes
+        places = cached + here.to(tl.int64) * width + at
+        tiles += (tl.load(places, mask=here < length, other=0.0),)
+    return tiles
 
 
 @triton.jit
@@ -105,55 +118,62 @@ def attend_one_kernel(
     keys, values, out, first_row, query_stride, key_stride, value_stride,
     row_stride, head_stride, eps, scale,
     num_heads: tl.constexpr, group: tl.constexpr, width: tl.constexpr,
-    has_norm: tl.constexpr, block: tl.constexpr, has_pdl: tl.constexpr,
+    has_norm: tl.constexpr, lanes: tl.constexpr, turns: tl.constexpr, has_pdl: tl.constexpr,
 ):  # fmt: skip
     """One new position a row: rotate, append to the cache, attend to all that the row holds.
 
     Programs are ``(R, H)``. The new key and value are in hand: nobody waits for their writing.
-    Softmax is taken block by block (Milakov and Gimelshein, 2018), each place of a block for
-    itself: places are brought together once, behind the last block.
+    Softmax is taken tile by tile (Milakov and Gimelshein, 2018), by each of ``lanes`` for itself:
+    lanes are brought together once, behind the last tile. Every lane rotates the new heads anew,
+    which takes less time than handing them from one to the others.
     """
     row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     kv_head = head // group
-    at, slots = tl.arange(0, width)[None, :], tl.arange(0, block)[:, None]
+    at, lane = tl.arange(0, width)[None, :], tl.arange(0, lanes)[:, None]
+    of_lane = lane * 0 + at
     length = tl.load(lengths + row)
     start = (first_row + row) * row_stride + kv_head * head_stride
     # What earlier steps wrote is there before the new position is.
-    key_tile = load_slots(keys + start, slots, length, at, width)
-    value_tile = load_slots(values + start, slots, length, at, width)
-    query_gain = load_head(query_weight, at, width)
-    key_gain = load_head(key_weight, at, width)
+    slots = lane
+    key_tiles = load_slots(keys + start, slots, length, at, width, lanes, turns)
+    value_tiles = load_slots(values + start, slots, length, at, width, lanes, turns)
+    query_gain = load_head(query_weight, of_lane, width)
+    key_gain = load_head(key_weight, of_lane, width)
     take_over(has_pdl)
-    given_query = load_head(query + row * query_stride + head * width, at, width)
-    given_key = load_head(key + row * key_stride + kv_head * width, at, width)
-    new_value = tl.load(value + row * value_stride + kv_head * width + at)
+    given_query = load_head(query + row * query_stride + head * width, of_lane, width)
+    given_key = load_head(key + row * key_stride + kv_head * width, of_lane, width)
+    new_value = tl.load(value + row * value_stride + kv_head * width + of_lane)
     turn = load_turn(cosines, sines, row, at, width)
-    dtype = keys.dtype.element_ty
-    new_key = rotate(given_key, key_gain, turn, eps, width, has_norm, dtype)
+    rotated, key_norm = rotate(given_key, key_gain, turn, eps, width, has_norm)
+    new_key = (rotated * key_norm).to(keys.dtype.element_ty)
+    rotated, query_norm = rotate(given_query, query_gain, turn, eps, width, has_norm)
+    is_first, factor = lane == 0, query_norm * scale
     if head % group == 0:
-        tl.store(keys + start + length * width + at, new_key)
-        tl.store(values + start + length * width + at, new_value)
-    rotated = rotate(given_query, query_gain, turn, eps, width, has_norm, dtype)
-    rotated = rotated.to(tl.float32) * scale
-    own = tl.sum(rotated * new_key.to(tl.float32), 1, keep_dims=True)
-    most = tl.zeros((block, 1), tl.float32) + own
-    total = tl.zeros((block, 1), tl.float32)
-    sums = tl.zeros((block, width), tl.float32)
-    for _ in range(0, length, block):
-        next_slots = slots + block
-        next_keys = load_slots(keys + start, next_slots, length, at, width)
-        next_values = load_slots(values + start, next_slots, length, at, width)
-        scores = tl.sum(key_tile.to(tl.float32) * rotated, 1, keep_dims=True)
-        scores = tl.where(slots < length, scores, float("-inf"))
-        higher = tl.maximum(most, scores)
-        shrink, weights = tl.exp(most - higher), tl.exp(scores - higher)
-        total = total * shrink + weights
-        sums = sums * shrink + weights * value_tile.to(tl.float32)
-        most, slots, key_tile, value_tile = higher, next_slots, next_keys, next_values
-    highest = tl.max(most, 0, keep_dims=True)
-    weights, own_weight = tl.exp(most - highest), tl.exp(own - highest)
-    found = tl.sum(sums * weights, 0, keep_dims=True) + own_weight * new_value.to(tl.float32)
-    found = found / (tl.sum(total * weights, 0, keep_dims=True) + own_weight)
+        target = start + length * width + of_lane
+        tl.store(keys + target, new_key, mask=is_first)
+        tl.store(values + target, new_value, mask=is_first)
+    # The first lane has the new position; that one's score is a bound which all may begin with.
+    most = tl.sum(rotated * new_key.to(tl.float32), 1, keep_dims=True) * factor
+    total = tl.where(is_first, 1.0, 0.0)
+    sums = tl.where(is_first, new_value.to(tl.float32), 0.0)
+    for _ in range(0, length, turns * lanes):
+        next_slots = slots + turns * lanes
+        next_keys = load_slots(keys + start, next_slots, length, at, width, lanes, turns)
+        next_values = load_slots(values + start, next_slots, length, at, width, lanes, turns)
+        scores, higher = (), most
+        for i in tl.static_range(turns):
+            score = tl.sum(key_tiles[i].to(tl.float32) * rotated, 1, keep_dims=True) * factor
+            scores += (tl.where(slots + i * lanes < length, score, float("-inf")),)
+            higher = tl.maximum(higher, scores[i])
+        shrink = tl.exp(most - higher)
+        total, sums = total * shrink, sums * shrink
+        for i in tl.static_range(turns):
+            weight = tl.exp(scores[i] - higher)
+            total += weight
+            sums += weight * value_tiles[i].to(tl.float32)
+        most, slots, key_tiles, value_tiles = higher, next_slots, next_keys, next_values
+    weights = tl.exp(most - tl.max(most, 0, keep_dims=True))
+    found = tl.sum(sums * weights, 0, keep_dims=True) / tl.sum(total * weights, 0, keep_dims=True)
     tl.store(out + (row * num_heads + head) * width + at, found.to(out.dtype.element_ty))
 
 

@@ -21,8 +21,8 @@ from unimm.nn.transformer import Attention, Backbone, DecoderLayer, RMSNorm
 LONGEST = 4096
 """Positions up to which one program attends for a head; longer rows want several."""
 
-ATTENTION = {"few": (128, 8), "many": (8, 1)}
-"""Positions of heads of 64 that a program looks at together and its warps, by number of rows."""
+ATTENTION = {"few": (8, 8), "many": (2, 1)}
+"""Tiles of keys that a program asks for at once, and its warps, by number of rows."""
 
 
 def can_fuse(backbone: Backbone, x: Tensor) -> bool:
@@ -183,8 +183,8 @@ def _attend_one(
     """One new position a row, ``(R, H W)``."""
     query = projected[0]
     out = query.new_empty(query.shape)
-    block, num_warps = ATTENTION["few" if len(query) <= FEW_ROWS else "many"]
-    block //= max(1, attention.width // 64)  # as many numbers in registers
+    turns, num_warps = ATTENTION["few" if len(query) <= FEW_ROWS else "many"]
+    vector = 16 // query.element_size()  # numbers that a thread reads of a position
     _kernels().attend_one_kernel[(len(query), attention.num_heads)](
         *_heads(attention, index, projected, angles, view, out),
         attention.width**-0.5,
@@ -192,7 +192,8 @@ def _attend_one(
         group=attention.num_heads // attention.num_kv_heads,
         width=attention.width,
         has_norm=isinstance(attention.q_norm, RMSNorm),
-        block=block,
+        lanes=max(1, num_warps * 32 * vector // attention.width),
+        turns=turns,
         num_warps=num_warps,
         **overlap(query),
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import torch
@@ -222,6 +223,7 @@ def draw_by_kernel(
         float(config.temperature),
         float(config.top_k),
         float(config.top_p),
+        *_normal_end(config.top_k, size),
         branches=1 + len(scales),
         has_k=0 < config.top_k < size,
         has_p=config.top_p < 1,
@@ -231,3 +233,15 @@ def draw_by_kernel(
         **overlap(logits),
     )
     return drawn
+
+
+def _normal_end(top_k: int, size: int) -> tuple[float, float]:
+    """Where the ``top_k`` likeliest of so many normal logits end, and how far they lie apart there.
+
+    In standard deviations, away from the likeliest.
+    """
+    if not 0 < top_k < size:
+        return 0.0, 0.0
+    normal = NormalDist()
+    quantile = normal.inv_cdf(top_k / size)
+    return quantile, 1 / (size * normal.pdf(quantile))
