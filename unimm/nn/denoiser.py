@@ -3,7 +3,7 @@
 Legend: ``B`` pictures, ``C, h, w`` latents, ``p`` patch side, ``n`` patches, ``D`` width.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,7 +28,14 @@ from unimm.nn.embeddings import (
     grid_sinusoid,
     to_patches,
 )
-from unimm.nn.modulation import Modulation, Residual, TableModulation, add, modulations
+from unimm.nn.modulation import (
+    Modulation,
+    Modulations,
+    Residual,
+    TableModulation,
+    add,
+    joined_modulations,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,15 +139,13 @@ class Denoiser(nn.Module):
         hidden = add(self.input(to_patches(x, p).to(dtype)), places, None)  # (B, n, D)
         told = add(self.context(context.to(dtype)), places, None)  # (B, n, D)
         time = self.time(t, scalars)[:, None]  # (B, 1, D)
-        condition = functional.silu(self._condition(time, told))  # one for all blocks
+        condition, final = self._conditions(time, told)
         if config.conditioning == "in_context":
             hidden = torch.cat([hidden, told, time], dim=1)  # (B, 2 n + 1, D)
-        final = condition
-        if self.shared is not None:
-            condition, final = self.shared(condition), torch.cat([time, time], dim=-1)
 
         wanted = [layer % config.depth for layer in layers]
         features: dict[int, Tensor] = {}
+        # Compilers, checkpoints and hooks of ZeRO 3 lie around whole blocks.
         is_whole = self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()
         given = None if is_whole else self._modulations(condition, final)
         stream, others = Residual(hidden), Residual(told)
@@ -179,20 +184,27 @@ class Denoiser(nn.Module):
         """Those of the blocks and the last one, in the order in which they are taken."""
         return [module for module in self.modules() if isinstance(module, Modulation)]
 
-    def _modulations(self, condition: Tensor, final: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    def _modulations(self, condition: Tensor, final: Tensor) -> Modulations:
         """What blocks are given, and at the end what modulates the output's input."""
         if self.shared is None:
-            yield from modulations(self._own_modulations(), condition)
+            yield from joined_modulations(self._own_modulations(), condition)
             return
         for block in self.blocks:
             assert isinstance(block, Block)
             yield block.modulation(condition)
         yield self.modulation(final)
 
-    def _condition(self, time: Tensor, told: Tensor) -> Tensor:
-        """What modulates: time, with each patch's own vector or the mean of all (SD3's pooled)."""
+    def _conditions(self, time: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+        """What modulates blocks, and what at the end the output's input: ``(B, 1 or n, D)``.
+
+        That is time, with each patch's own vector or the mean of all (SD3's pooled); SiLU is taken
+        once for all blocks.
+        """
+        if self.shared is not None:
+            return self.shared(functional.silu(time)), torch.cat([time, time], dim=-1)
         if self.config.conditioning in ("adaln_zero", "per_token"):
-            return add(told, time, None)
-        if self.config.conditioning == "mmdit":
-            return time + told.mean(1, keepdim=True)
-        return time
+            time = add(told, time, None)
+        elif self.config.conditioning == "mmdit":
+            time = time + told.mean(1, keepdim=True)
+        condition = functional.silu(time)
+        return condition, condition

@@ -3,7 +3,6 @@
 Legend: ``B`` pictures, ``n`` patches, ``m`` context vectors, ``D`` width.
 """
 
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
@@ -13,14 +12,12 @@ from torch.nn import functional
 from unimm.nn.adjacent import products
 from unimm.nn.embeddings import ZeroLinear
 from unimm.nn.fused_modulation import can_fuse, norm_heads_fused
-from unimm.nn.modulation import EPS, Modulation, Residual, TableModulation
+from unimm.nn.modulation import EPS, Modulation, Modulations, Residual, TableModulation
 from unimm.nn.transformer import RMSNorm
 
 Conditioning = Literal[
     "adaln_zero", "cross_attn", "in_context", "mmdit", "adaln_single", "per_token"
 ]
-Modulations = Iterator[tuple[Tensor, ...]]
-"""Shifts, scales and gates that blocks take in the order of their modules."""
 
 
 class MLP(nn.Sequential):

@@ -110,7 +110,11 @@ class TableModulation(nn.Module):
         return (self.table + condition).chunk(self.count, dim=-1)
 
 
-def modulations(modules: Sequence[Modulation], condition: Tensor) -> Iterator[tuple[Tensor, ...]]:
+Modulations = Iterator[tuple[Tensor, ...]]
+"""What modules that modulate make of a condition, in the order in which blocks ask."""
+
+
+def joined_modulations(modules: Sequence[Modulation], condition: Tensor) -> Modulations:
     """What each module makes of one condition, in turn; inference only.
 
     Modules whose weights lie together are one product, up to ``MOST_BYTES`` of its result, which is

@@ -12,7 +12,7 @@ from unimm.nn import modulation
 from unimm.nn.adjacent import lay_together
 from unimm.nn.denoiser import Denoiser, DenoiserConfig
 from unimm.nn.dit_blocks import Conditioning
-from unimm.nn.modulation import EPS, Modulation, Residual, modulations
+from unimm.nn.modulation import EPS, Modulation, Residual, joined_modulations
 
 ALL = get_args(Conditioning)
 BLOCK_BYTES = 3 * 16 * 6 * 32 * 4
@@ -119,7 +119,7 @@ def test_a_group_is_computed_when_it_is_asked_for_and_held_no_longer(monkeypatch
         module.linear.weight.normal_()
     condition = torch.randn(2, 5, 8)
     monkeypatch.setattr(modulation, "MOST_BYTES", 2 * 5 * 8 * 4 * 8)  # eight numbers of 8 a place
-    given = modulations(modules, condition)
+    given = joined_modulations(modules, condition)
     assert not made
     for module, num_made, num_held in zip(modules, (2, 2, 3, 4, 5), (2, 2, 1, 1, 1), strict=True):
         found = next(given)
@@ -132,7 +132,7 @@ def test_a_group_is_computed_when_it_is_asked_for_and_held_no_longer(monkeypatch
 
 def test_modulations_with_gradients_are_refused():
     with pytest.raises(AssertionError, match="no gradient"):
-        next(modulations([Modulation(8, 2)], torch.randn(1, 1, 8)))
+        next(joined_modulations([Modulation(8, 2)], torch.randn(1, 1, 8)))
 
 
 @pytest.mark.parametrize("is_gated", [True, False])
