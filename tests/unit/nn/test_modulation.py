@@ -97,6 +97,8 @@ def test_weights_that_lie_together_are_saved_and_loaded(conditioning, tmp_path):
     other.lay_together()
     save_file(model.state_dict(), tmp_path / "model.safetensors")
     other.load_state_dict(load_file(tmp_path / "model.safetensors"))
+    linears = [x.linear for x in other.modules() if isinstance(x, Modulation)]
+    assert len({x.weight.untyped_storage().data_ptr() for x in linears}) == 1
     with torch.inference_mode():
         for found, wanted in zip(seen(other), seen(model), strict=True):
             assert torch.equal(found, wanted)
