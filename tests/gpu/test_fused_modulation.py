@@ -8,9 +8,10 @@ from kernel_device import DEVICE, IS_INTERPRETED, KERNEL_MARKS
 from torch import nn
 from torch.nn import functional
 
-from unimm.nn import dit_blocks
+from unimm.nn import dit_blocks, embeddings, fused_modulation, modulation
 from unimm.nn.denoiser import Denoiser, DenoiserConfig
 from unimm.nn.dit_blocks import Conditioning
+from unimm.nn.embeddings import grid_sinusoid
 from unimm.nn.fused_modulation import add_modulate_fused, can_fuse, norm_heads_fused
 
 pytestmark = KERNEL_MARKS
@@ -84,21 +85,28 @@ def denoiser(conditioning, dtype) -> Denoiser:
     return model.to(DEVICE, dtype).eval().requires_grad_(False)
 
 
+def can_fuse_by(monkeypatch, answer) -> None:
+    for module in (dit_blocks, modulation):
+        monkeypatch.setattr(module, "can_fuse", answer)
+
+
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("is_together", [False, True])
+@pytest.mark.parametrize("num_together", [0, 1, 2])
 @pytest.mark.parametrize("conditioning", get_args(Conditioning))
 def test_a_denoiser_gives_the_velocity_and_features_of_its_eager_blocks(
-    conditioning: Conditioning, is_together, dtype, monkeypatch
+    conditioning: Conditioning, num_together, dtype, monkeypatch
 ):
+    """Modulations of one block or of both are one product, or nothing lies together."""
     model = denoiser(conditioning, dtype)
     given = numbers(3, 5, 8, 8), torch.rand(3, device=DEVICE), numbers(3, 16, 12)
-    monkeypatch.setattr(dit_blocks, "can_fuse", lambda *_: False)
+    can_fuse_by(monkeypatch, lambda *_: False)
     exact = denoiser_of(model)(*given, layers=(0, -1))
     expected = model(*given, layers=(0, -1))
     calls = []
-    monkeypatch.setattr(dit_blocks, "can_fuse", lambda x, *_: calls.append(x) or True)
-    if is_together:
+    can_fuse_by(monkeypatch, lambda x, *_: calls.append(x) or True)
+    if num_together:
         model.lay_together()
+        monkeypatch.setattr(modulation, "MOST_BYTES", 0 if num_together == 1 else 2**30)
     found = model(*given, layers=(0, -1))
     assert calls
     pairs = zip(*((x.velocity, *x.features) for x in (found, expected, exact)), strict=True)
@@ -109,12 +117,43 @@ def test_a_denoiser_gives_the_velocity_and_features_of_its_eager_blocks(
         assert error <= max(EAGER_ERRORS * allowed, TOLERANCE[torch.float32]), (error, allowed)
 
 
+@pytest.mark.parametrize(("conditioning", "per_block"), [("adaln_zero", 2), ("per_token", 1)])
+def test_a_blocks_last_sum_is_made_by_the_next_norm(conditioning, per_block, monkeypatch):
+    """Passes are the places twice, time, one a branch, and one to normalise the first stream."""
+    model = denoiser(conditioning, torch.float32)
+    can_fuse_by(monkeypatch, lambda *_: True)
+    passes, real = [], fused_modulation._run
+    monkeypatch.setattr(
+        fused_modulation, "_run", lambda *x, **eps: passes.append(x[1:]) or real(*x, **eps)
+    )
+    model(numbers(3, 5, 8, 8), torch.rand(3, device=DEVICE), numbers(3, 16, 12))
+    assert len(passes) == 3 + per_block * model.config.depth + 1
+    without_norm = [branch for branch, _, shift, _ in passes if shift is None]
+    assert len(without_norm) == 3
+
+
 def denoiser_of(model: Denoiser) -> Denoiser:
     """The same in float32."""
     sizes = model.input.in_features // model.config.patch_size**2, model.context.in_features
     exact = Denoiser(model.config, latent_dim=sizes[0], context_dim=sizes[1])
     exact.load_state_dict(model.state_dict())
     return exact.to(DEVICE).eval()
+
+
+@pytest.mark.skipif(IS_INTERPRETED, reason="a CPU records nothing")
+def test_a_recording_reads_the_grid_that_is_kept_and_leaves_none(monkeypatch):
+    monkeypatch.setattr(embeddings, "_all_kept", {})
+    key = 3, 5, 8, torch.empty(0, device=DEVICE).device, torch.bfloat16
+    with torch.enable_grad():
+        grid_sinusoid(*key)  # warms the kernels up and keeps nothing
+    for is_kept in (False, True):
+        graph, found = torch.cuda.CUDAGraph(), torch.empty(15, 8, device=DEVICE)
+        with torch.cuda.graph(graph):
+            found.copy_(grid_sinusoid(*key))
+        assert bool(embeddings._all_kept) == is_kept
+        graph.replay()
+        expected = grid_sinusoid(*key)  # kept from now on
+        assert grid_sinusoid(*key) is expected and torch.equal(found, expected.float())
 
 
 @pytest.mark.skipif(IS_INTERPRETED, reason="asks what a GPU would do")

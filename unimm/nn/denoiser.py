@@ -13,16 +13,13 @@ from torch.nn import functional
 
 from unimm.nn.adjacent import lay_together
 from unimm.nn.dit_blocks import (
+    AnyBlock,
     Attention,
     Block,
     Conditioning,
     MMDiTBlock,
-    Modulation,
     PlainBlock,
     Stream,
-    TableModulation,
-    add,
-    modulate,
 )
 from unimm.nn.embeddings import (
     TimeEmbedding,
@@ -30,6 +27,14 @@ from unimm.nn.embeddings import (
     from_patches,
     grid_sinusoid,
     to_patches,
+)
+from unimm.nn.modulation import (
+    Modulation,
+    Modulations,
+    Residual,
+    TableModulation,
+    add,
+    joined_modulations,
 )
 
 
@@ -130,26 +135,32 @@ class Denoiser(nn.Module):
         assert context.shape[1] == num_patches, (context.shape, x.shape)
 
         dtype = self.input.weight.dtype
-        places = grid_sinusoid(*grid, config.dim, x.device).to(dtype)  # (n, D)
+        places = grid_sinusoid(*grid, config.dim, x.device, dtype)  # (n, D)
         hidden = add(self.input(to_patches(x, p).to(dtype)), places, None)  # (B, n, D)
         told = add(self.context(context.to(dtype)), places, None)  # (B, n, D)
         time = self.time(t, scalars)[:, None]  # (B, 1, D)
-        condition = functional.silu(self._condition(time, told))  # one for all blocks
+        condition, final = self._conditions(time, told)
         if config.conditioning == "in_context":
             hidden = torch.cat([hidden, told, time], dim=1)  # (B, 2 n + 1, D)
 
         wanted = [layer % config.depth for layer in layers]
         features: dict[int, Tensor] = {}
-        block_condition = condition if self.shared is None else self.shared(condition)
+        # Compilers, checkpoints and hooks of ZeRO 3 lie around whole blocks.
+        is_whole = self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()
+        given = None if is_whole else self._modulations(condition, final)
+        stream, others = Residual(hidden), Residual(told)
         for i, block in enumerate(self.blocks):
-            hidden, told = block(hidden, told, block_condition)
+            if given is None:
+                stream, others = map(Residual, block(stream.sum(), others.sum(), condition))
+            else:
+                assert isinstance(block, AnyBlock)
+                block.advance(stream, others, given)
             if i in wanted:
-                seen = hidden[:, :num_patches].transpose(1, 2)
+                seen = stream.sum()[:, :num_patches].transpose(1, 2)
                 features[i] = seen.unflatten(-1, grid)  # (B, D, h / p, w / p)
-        hidden = hidden[:, :num_patches]
-        final = torch.cat([time, time], dim=-1) if self.shared is not None else condition
-        shift, scale = self.modulation(final)
-        patches = self.output(modulate(hidden, shift, scale)).float()  # (B, n, C p p)
+        stream.keep(num_patches)
+        shift, scale = self.modulation(final) if given is None else next(given)
+        patches = self.output(stream.modulate(shift, scale)).float()  # (B, n, C p p)
         return Denoised(from_patches(patches, p, height), tuple(features[i] for i in wanted))
 
     def lay_together(self) -> None:
@@ -157,6 +168,8 @@ class Denoiser(nn.Module):
         for module in self.modules():
             if isinstance(module, (Attention, Stream)) and module.queries is not None:
                 lay_together((module.queries.linear, module.keys_values.linear))
+        if self.shared is None:
+            lay_together([module.linear for module in self._own_modulations()])
 
     def _block(self, number: int) -> nn.Module:
         config = self.config
@@ -167,10 +180,31 @@ class Denoiser(nn.Module):
             return PlainBlock(*sizes)
         return Block(*sizes, config.conditioning)
 
-    def _condition(self, time: Tensor, told: Tensor) -> Tensor:
-        """What modulates: time, with each patch's own vector or the mean of all (SD3's pooled)."""
+    def _own_modulations(self) -> list[Modulation]:
+        """Those of the blocks and the last one, in the order in which they are taken."""
+        return [module for module in self.modules() if isinstance(module, Modulation)]
+
+    def _modulations(self, condition: Tensor, final: Tensor) -> Modulations:
+        """What blocks are given, and at the end what modulates the output's input."""
+        if self.shared is None:
+            yield from joined_modulations(self._own_modulations(), condition)
+            return
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            yield block.modulation(condition)
+        yield self.modulation(final)
+
+    def _conditions(self, time: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+        """What modulates blocks, and what at the end the output's input: ``(B, 1 or n, D)``.
+
+        That is time, with each patch's own vector or the mean of all (SD3's pooled); SiLU is taken
+        once for all blocks.
+        """
+        if self.shared is not None:
+            return self.shared(functional.silu(time)), torch.cat([time, time], dim=-1)
         if self.config.conditioning in ("adaln_zero", "per_token"):
-            return add(told, time, None)
-        if self.config.conditioning == "mmdit":
-            return time + told.mean(1, keepdim=True)
-        return time
+            time = add(told, time, None)
+        elif self.config.conditioning == "mmdit":
+            time = time + told.mean(1, keepdim=True)
+        condition = functional.silu(time)
+        return condition, condition

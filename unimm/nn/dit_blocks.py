@@ -3,7 +3,6 @@
 Legend: ``B`` pictures, ``n`` patches, ``m`` context vectors, ``D`` width.
 """
 
-import math
 from typing import Any, Literal
 
 import torch
@@ -12,18 +11,13 @@ from torch.nn import functional
 
 from unimm.nn.adjacent import products
 from unimm.nn.embeddings import ZeroLinear
-from unimm.nn.fused_modulation import (
-    add_fused,
-    add_modulate_fused,
-    can_fuse,
-    norm_heads_fused,
-)
+from unimm.nn.fused_modulation import can_fuse, norm_heads_fused
+from unimm.nn.modulation import EPS, Modulation, Modulations, Residual, TableModulation
 from unimm.nn.transformer import RMSNorm
 
 Conditioning = Literal[
     "adaln_zero", "cross_attn", "in_context", "mmdit", "adaln_single", "per_token"
 ]
-_EPS = 1e-6
 
 
 class MLP(nn.Sequential):
@@ -62,7 +56,7 @@ class Queries(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.linear = nn.Linear(dim, dim)
-        self.norm = RMSNorm(dim // num_heads, _EPS)
+        self.norm = RMSNorm(dim // num_heads, EPS)
 
     def forward(self, x: Tensor) -> Tensor:
         """Project and normalise."""
@@ -80,7 +74,7 @@ class KeysValues(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.linear = nn.Linear(dim, 2 * dim)
-        self.norm = RMSNorm(dim // num_heads, _EPS)
+        self.norm = RMSNorm(dim // num_heads, EPS)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Project ``(B, n, D)`` and normalise the keys."""
@@ -134,59 +128,6 @@ class Attention(nn.Module):
         return self.output(attend(self.queries(x), *self.keys_values(source)))
 
 
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Normalise without weights, then shift and scale: the "adaLN" of DiT."""
-    if can_fuse(x, shift, scale):
-        return add_modulate_fused(x, None, None, shift, scale, eps=_EPS)[1]
-    return functional.layer_norm(x, x.shape[-1:], eps=_EPS) * (1 + scale) + shift
-
-
-def add(x: Tensor, branch: Tensor, gate: Tensor | None) -> Tensor:
-    """Add what a branch gave to the stream, gated if there is a gate."""
-    if can_fuse(x, branch, gate):
-        return add_fused(x, branch, gate)
-    return x + (branch if gate is None else gate * branch)
-
-
-def add_modulate(
-    x: Tensor, branch: Tensor, gate: Tensor | None, shift: Tensor, scale: Tensor
-) -> tuple[Tensor, Tensor]:
-    """``add`` and then ``modulate``: the stream, and what the next branch sees of it."""
-    if can_fuse(x, branch, gate, shift, scale):
-        return add_modulate_fused(x, branch, gate, shift, scale, eps=_EPS)
-    x = add(x, branch, gate)
-    return x, modulate(x, shift, scale)
-
-
-class Modulation(nn.Module):
-    """Shifts, scales and gates from a condition behind its SiLU; all zero at first."""
-
-    def __init__(self, dim: int, count: int) -> None:
-        super().__init__()
-        self.count = count
-        self.linear = ZeroLinear(dim, count * dim)
-
-    def forward(self, condition: Tensor) -> tuple[Tensor, ...]:
-        """``(B, 1 or n, D)`` to ``count`` tensors of that shape."""
-        return self.linear(condition).chunk(self.count, dim=-1)
-
-
-class TableModulation(nn.Module):
-    """adaLN-single (PixArt-alpha): a learned table added to what one shared layer gives.
-
-    The table starts as noise, as published: such blocks are no identities.
-    """
-
-    def __init__(self, dim: int, count: int) -> None:
-        super().__init__()
-        self.count = count
-        self.table = nn.Parameter(torch.randn(count * dim) / math.sqrt(dim))
-
-    def forward(self, condition: Tensor) -> tuple[Tensor, ...]:
-        """``(B, 1, count D)`` to ``count`` tensors ``(B, 1, D)``."""
-        return (self.table + condition).chunk(self.count, dim=-1)
-
-
 class Block(nn.Module):
     """Attention, maybe cross-attention, feed-forward, each modulated and gated.
 
@@ -211,17 +152,19 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """``x (B, n, D)``, ``context (B, m, D)``, ``condition (B, 1 or n, D)`` to x, context."""
-        *first, shift, scale, last_gate = self.modulation(condition)
-        if self.attention is None:
-            seen = modulate(x, shift, scale)
-        else:
-            seen = modulate(x, first[0], first[1])
-            gate, branch = first[2], self.attention(seen, seen)
+        stream = Residual(x)
+        self.advance(stream, Residual(context), iter([self.modulation(condition)]))
+        return stream.sum(), context
+
+    def advance(self, x: Residual, context: Residual, modulations: Modulations) -> None:
+        """``forward`` upon streams."""
+        *first, shift, scale, last_gate = next(modulations)
+        if self.attention is not None:
+            seen = x.modulate(first[0], first[1])
+            x.add(self.attention(seen, seen), first[2])
             if self.cross is not None:
-                x = add(x, branch, gate)
-                gate, branch = None, self.cross(x, context)
-            x, seen = add_modulate(x, branch, gate, shift, scale)
-        return add(x, self.mlp(seen), last_gate), context
+                x.add(self.cross(x.sum(), context.sum()))
+        x.add(self.mlp(x.modulate(shift, scale)), last_gate)
 
 
 class PlainBlock(nn.Module):
@@ -229,16 +172,22 @@ class PlainBlock(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(dim, eps=_EPS)
+        self.attention_norm = nn.LayerNorm(dim, eps=EPS)
         self.attention = Attention(dim, num_heads)
-        self.mlp_norm = nn.LayerNorm(dim, eps=_EPS)
+        self.mlp_norm = nn.LayerNorm(dim, eps=EPS)
         self.mlp = MLP(dim, mlp_ratio)
 
     def forward(self, x: Tensor, context: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """``x (B, n + m + 1, D)``; the others pass by."""
-        seen = self.attention_norm(x)
-        x = x + self.attention(seen, seen)
-        return x + self.mlp(self.mlp_norm(x)), context
+        stream = Residual(x)
+        self.advance(stream, Residual(context), iter(()))
+        return stream.sum(), context
+
+    def advance(self, x: Residual, context: Residual, modulations: Modulations) -> None:
+        """``forward`` upon streams."""
+        seen = self.attention_norm(x.sum())
+        x.add(self.attention(seen, seen))
+        x.add(self.mlp(self.mlp_norm(x.sum())))
 
 
 class Stream(nn.Module):
@@ -252,12 +201,12 @@ class Stream(nn.Module):
         self.output = None if pre_only else nn.Linear(dim, dim)
         self.mlp = None if pre_only else MLP(dim, mlp_ratio)
 
-    def finish(self, x: Tensor, mixed: Tensor, modulation: tuple[Tensor, ...]) -> Tensor:
-        """Add the joint attention's result and the feed-forward to ``x (B, n, D)``."""
+    def finish(self, x: Residual, mixed: Tensor, modulation: tuple[Tensor, ...]) -> None:
+        """Add the joint attention's result ``(B, n, D)`` and the feed-forward."""
         assert self.output is not None and self.mlp is not None
         gate, shift, scale, last_gate = modulation[2:]
-        x, seen = add_modulate(x, self.output(mixed), gate, shift, scale)
-        return add(x, self.mlp(seen), last_gate)
+        x.add(self.output(mixed), gate)
+        x.add(self.mlp(x.modulate(shift, scale)), last_gate)
 
 
 class MMDiTBlock(nn.Module):
@@ -270,16 +219,34 @@ class MMDiTBlock(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """``x (B, n, D)``, ``context (B, m, D)``, ``condition (B, 1, D)`` to x, context."""
+        streams = Residual(x), Residual(context)
+        both = self.image.modulation(condition), self.context.modulation(condition)
+        self.advance(*streams, iter(both))
+        return streams[0].sum(), streams[1].sum()
+
+    def advance(self, x: Residual, context: Residual, modulations: Modulations) -> None:
+        """``forward`` upon streams."""
         assert self.image.queries is not None
-        ours, theirs = self.image.modulation(condition), self.context.modulation(condition)
-        image, told = modulate(x, ours[0], ours[1]), modulate(context, theirs[0], theirs[1])
+        ours, theirs = next(modulations), next(modulations)
+        image, told = x.modulate(*ours[:2]), context.modulate(*theirs[:2])
         query, *seen = project(image, self.image.queries, self.image.keys_values)
         if self.context.queries is None:
             sides = zip(seen, self.context.keys_values(told), strict=True)
             key, value = (torch.cat(pair, dim=2) for pair in sides)  # (B, H, n + m, D / H)
-            return self.image.finish(x, attend(query, key, value), ours), context
+            self.image.finish(x, attend(query, key, value), ours)
+            return
         others = project(told, self.context.queries, self.context.keys_values)
         sides = zip((query, *seen), others, strict=True)
         mixed = attend(*(torch.cat(pair, dim=2) for pair in sides))
-        first, second = mixed.split([x.shape[1], context.shape[1]], dim=1)
-        return self.image.finish(x, first, ours), self.context.finish(context, second, theirs)
+        first, second = mixed.split([image.shape[1], told.shape[1]], dim=1)
+        self.image.finish(x, first, ours)
+        self.context.finish(context, second, theirs)
+
+
+AnyBlock = Block | PlainBlock | MMDiTBlock
+"""What a denoiser is made of.
+
+``forward`` maps tensors and takes its weights itself. ``advance`` leaves its last sums to who reads
+the streams next and is given modulations: fewer kernels, but nothing around a block (a compiler,
+checkpoints, ZeRO's hooks) sees it, so it is for inference.
+"""

@@ -1,6 +1,7 @@
 """Small parts that denoisers share: embeddings of times and scalars, patches, zero layers."""
 
 import math
+from collections.abc import Callable, Hashable
 
 import torch
 from einops import rearrange
@@ -9,6 +10,14 @@ from torch.nn import functional
 
 NUM_FREQUENCIES = 128
 _TIME_SCALE = 1000.0  # of the longest period 10,000: times in [0, 1] would look alike unscaled
+
+MOST_KEPT_BYTES = 64 * 2**20
+"""Of fixed embeddings that are kept for inference; what comes later is made each time.
+
+Nothing is dropped to make room: recorded CUDA graphs read it where it lies.
+"""
+
+_all_kept: dict[Hashable, Tensor] = {}
 
 
 class ZeroLinear(nn.Linear):
@@ -28,8 +37,7 @@ class ZeroLinear(nn.Linear):
 def sinusoid(values: Tensor) -> Tensor:
     """Cosines and sines of scalars ``(...)``, always float32: ``(..., 2 * NUM_FREQUENCIES)``."""
     assert values.dtype == torch.float32, f"times are float32 throughout, got {values.dtype}"
-    order = torch.arange(NUM_FREQUENCIES, device=values.device, dtype=torch.float32)
-    angles = values[..., None] * torch.exp(-math.log(10_000) * order / NUM_FREQUENCIES)
+    angles = values[..., None] * _kept(_frequencies, values.device)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
@@ -70,14 +78,47 @@ def from_patches(patches: Tensor, patch_size: int, height: int) -> Tensor:
     return rearrange(patches, "b (h w) (c p q) -> b c (h p) (w q)", p=p, q=p, h=height // p)
 
 
-def grid_sinusoid(height: int, width: int, dim: int, device: torch.device) -> Tensor:
+def grid_sinusoid(
+    height: int, width: int, dim: int, device: torch.device, dtype: torch.dtype
+) -> Tensor:
     """Fixed sine-cosine embedding of a grid's places, half for rows, half for columns (DiT).
 
     Returns:
-        ``(height * width, dim)`` float32, raster order.
+        ``(height * width, dim)``, raster order; inference keeps it, so nobody may write to it.
     """
+    return _kept(_grid_sinusoid, height, width, dim, device, dtype)
+
+
+def _grid_sinusoid(
+    height: int, width: int, dim: int, device: torch.device, dtype: torch.dtype
+) -> Tensor:
     quarter = torch.arange(dim // 4, device=device, dtype=torch.float32)
     frequencies = 10_000 ** (-quarter / (dim // 4))
     places = torch.arange(height * width, device=device)[:, None]
     rows, columns = places // width * frequencies, places % width * frequencies
-    return torch.cat([rows.sin(), rows.cos(), columns.sin(), columns.cos()], dim=1)
+    parts = [rows.sin(), rows.cos(), columns.sin(), columns.cos()]
+    return torch.cat(parts, dim=1).to(dtype)
+
+
+def _frequencies(device: torch.device) -> Tensor:
+    order = torch.arange(NUM_FREQUENCIES, device=device, dtype=torch.float32)
+    return torch.exp(-math.log(10_000) * order / NUM_FREQUENCIES)
+
+
+def _kept(make: Callable[..., Tensor], *key: Hashable) -> Tensor:
+    """``make(*key)``, at inference kept from one evaluation to the next.
+
+    A step of training makes it anew: that is little of it, and it may be a step of fake tensors.
+    """
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return make(*key)
+    if (make, key) in _all_kept:
+        return _all_kept[make, key]
+    with torch.inference_mode(False), torch.no_grad():
+        made = make(*key)
+    # What a recording makes is filled only when that is repeated; fake tensors hold nothing.
+    is_recording = made.is_cuda and torch.cuda.is_current_stream_capturing()
+    has_room = sum(kept.nbytes for kept in _all_kept.values()) + made.nbytes <= MOST_KEPT_BYTES
+    if is_recording or type(made) is not Tensor or not has_room:
+        return made
+    return _all_kept.setdefault((make, key), made)

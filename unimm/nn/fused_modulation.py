@@ -1,4 +1,4 @@
-"""What lies between a denoiser's products, in one pass each on a GPU; see ``dit_blocks.py``.
+"""What lies between a denoiser's products, in one pass each on a GPU; see ``modulation.py``.
 
 PyTorch's kernels for a residual, its norm and its modulation read and write the whole stream some
 twelve times; these read each input once and write each result once.

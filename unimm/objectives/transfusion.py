@@ -17,8 +17,8 @@ from unimm.diffusion.sampler import denoise
 from unimm.diffusion.solvers import SOLVERS
 from unimm.diffusion.times import TimeConfig, time_grid
 from unimm.document import ImageTokens, Segment, SpecialIds
-from unimm.nn.dit_blocks import Modulation, modulate
 from unimm.nn.embeddings import TimeEmbedding, ZeroLinear, from_patches, to_patches
+from unimm.nn.modulation import Modulation, modulate
 from unimm.nn.sampling import SamplingConfig
 from unimm.objectives.base import (
     Block,

@@ -113,7 +113,7 @@ def test_features_on_request(conditioning):
     assert model(*inputs()).features == ()
 
 
-@pytest.mark.parametrize("conditioning", ["adaln_zero", "mmdit"])
+@pytest.mark.parametrize("conditioning", ALL)
 def test_matrices_that_lie_together_compute_save_and_learn_the_same(conditioning):
     model = make(conditioning)
     trained(model)
