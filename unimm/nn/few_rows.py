@@ -12,10 +12,18 @@ from torch.utils._triton import has_triton_package
 FEW_ROWS = 4
 """Rows up to which a matrix is read by our kernels."""
 
-PRODUCTS = {"project": (4, 1), "output": (4, 4), "gate": (2, 2), "down": (1, 4), "head": (4, 1)}
-"""Outputs of a program and its warps, by product of a few rows: all it reads is asked for at once.
+PRODUCTS: dict[str, tuple[int, int, int | None]] = {
+    "project": (4, 1, None),
+    "output": (4, 4, None),
+    "gate": (4, 4, 80),
+    "down": (1, 4, None),
+    "head": (4, 1, None),
+}
+"""Outputs of a program, its warps, and the most registers of a thread, by product of a few rows.
 
-Fewer outputs where they do not fit the registers or do not divide a matrix.
+All that a program reads is asked for at once. Fewer outputs where they do not fit the registers or
+do not divide a matrix. With fewer registers all programs of a product run at once, and beside those
+of the product before: what a compiler takes by itself lets a third of ``gate``'s wait.
 """
 _WARP_BYTES = 8192
 """Of weights that a warp holds: half of its registers."""
@@ -72,7 +80,7 @@ def cut(
     Returns:
         Options of the product's kernel.
     """
-    block_out, num_warps = PRODUCTS[name]
+    block_out, num_warps, num_registers = PRODUCTS[name]
     row_bytes, most = num_matrices * num_in * x.element_size(), _WARP_BYTES * num_warps
     while block_out > 1 and (num_outputs % block_out or block_out * row_bytes > most):
         block_out //= 2
@@ -82,6 +90,7 @@ def cut(
         "block_out": block_out,
         "block_in": num_warps * 512 // x.element_size(),  # 16 bytes a thread
         "num_warps": num_warps,
+        "maxnreg": num_registers if len(x) <= 2 else None,  # more rows need more
         **overlap(x),
     }
 

@@ -14,6 +14,7 @@ from unimm.nn.few_rows import overlap
 MAX_SCALE = 1000  # of guidance: beyond it float32 logits lose what tells tokens apart
 MAX_STEPS = 10_000
 _MOST_LOGITS = 32_768  # what the registers of one program hold
+_MOST_WARPS = 16  # of that program
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +230,7 @@ def draw_by_kernel(
         has_p=config.top_p < 1,
         is_kept=at is not None,
         block=block,
-        num_warps=max(1, min(16, block // 512)),
+        num_warps=max(1, min(_MOST_WARPS, block // 512)),
         **overlap(logits),
     )
     return drawn
