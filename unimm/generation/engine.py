@@ -235,7 +235,9 @@ class Engine:
         """Drive the objective's sampler."""
         objective = self.model.objective(self.objective_config.name)
         origins = [self.cursors[d] + 1 for d in documents]
-        offset = torch.tensor(origins).to(self.device, non_blocking=True)[:, None, None]  # (B, 1, 1)
+        offset = torch.tensor(origins).to(self.device, non_blocking=True)[
+            :, None, None
+        ]  # (B, 1, 1)
         steps = objective.sample(
             last,
             generators=[self.generators[d] for d in documents],

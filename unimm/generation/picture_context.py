@@ -10,7 +10,6 @@ from unimm.document import Ids
 from unimm.model import UniMM
 from unimm.objectives.base import ObjectiveConfig
 
-
 _lengths: "WeakKeyDictionary[UniMM, dict[str, tuple[int, int]]]" = WeakKeyDictionary()
 
 

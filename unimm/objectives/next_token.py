@@ -5,7 +5,7 @@
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
@@ -79,13 +79,6 @@ def _positions_from_boi(height: int, width: int) -> Ids:
     )
 
 
-@cache
-def _positions(side: int, device: torch.device) -> Tensor:
-    """Positions ``(side * side, 3)`` of a square picture on a device; nobody writes to them."""
-    with torch.inference_mode(False):
-        return torch.tensor(image_positions(side, side)).to(device)
-
-
 class NextToken(Objective[Draw]):
     """A linear head over the codebook.
 
@@ -125,7 +118,7 @@ class NextToken(Objective[Draw]):
             [torch.rand(side * side, generator=generator) for generator in generators]
         )  # (B, h w): all of a picture's randomness, drawn before its first step
         codes = last.new_full((batch, side * side), NO_CODE, dtype=torch.int64)
-        positions = _positions(side, last.device)
+        positions = to_device(torch.tensor(image_positions(side, side)), last.device)
 
         def so_far() -> ImageTokens:
             return ImageTokens(codes=codes.view(batch, side, side).clone())
