@@ -164,9 +164,9 @@ class _Shape(NamedTuple):
 class _Weights:
     """The parameters of a model, and where they lay when this was made.
 
-    To walk through some hundred modules and ask each parameter takes longer than some steps of a
-    GPU. So the modules' tables are found once, and later asked for all that they hold in one go: a
-    module that took another's place shows in the table that holds it.
+    A walk through hundreds of modules takes the host as long as a step of theirs takes a GPU. So
+    their tables are found once, and later asked for all that they hold in one go: a module that
+    took another's place shows in the table that holds it.
     """
 
     def __init__(self, model: nn.Module) -> None:
