@@ -170,13 +170,13 @@ class _Weights:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        modules = list(model.modules())
-        tables = [(x._modules, x._parameters) for x in modules]  # pyright: ignore[reportPrivateUsage]
-        self._tables = [table for pair in tables for table in pair]
+        modules, self._tables = list(model.modules()), list[dict[str, Any]]()
+        for x in modules:
+            self._tables += [x._modules, x._parameters]  # pyright: ignore[reportPrivateUsage]
         # Held, so that no other gets the number of one that is gone; the model would hold itself.
         self._modules = modules[1:]
         held = gc.get_referents(*self._tables)
-        self._places = [i for i, x in enumerate(held) if isinstance(x, nn.Parameter)]
+        self._places = [i for i, x in enumerate(held) if isinstance(x, Tensor)]
         self._numbers = list(map(id, held))
         self._addresses = list(map(Tensor.data_ptr, self._parameters(held)))
 
@@ -189,7 +189,8 @@ class _Weights:
 
     def are_trained(self) -> bool:
         """Whether any of them is to get a gradient."""
-        return any(x.requires_grad for x in self._parameters(gc.get_referents(*self._tables)))
+        held = gc.get_referents(*self._tables)
+        return any(x.requires_grad for x in held if isinstance(x, Tensor))
 
     def _parameters(self, held: list[Any]) -> Iterator[nn.Parameter]:
         return map(held.__getitem__, self._places)
