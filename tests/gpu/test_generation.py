@@ -8,6 +8,7 @@ import unimm
 from unimm.evaluation.drawing_cost import count_work
 from unimm.evaluation.launches import count_launches
 from unimm.generation import CachePolicy, graphs
+from unimm.generation.cached_rows import CachedRows
 from unimm.generation.graphs import StepGraphs
 from unimm.nn.kv_cache import KVCache
 from unimm.nn.recorded import unrecorded
@@ -124,6 +125,31 @@ def test_recorded_steps_equal_eager_ones(num_new, is_causal):
             torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
             for cache in (eager, recorded):
                 cache.advance(rows, [num_new, 1])
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_the_host_waits_for_no_step_of_a_picture(name, monkeypatch):
+    pipeline = tiny_pipeline(name).to("cuda")
+
+    def draw() -> None:
+        unimm.generate_image(pipeline, "mia the fox", seed=1, guidance_scale=1.5)
+
+    for _ in range(3):  # runs itself, is recorded, is repeated
+        draw()
+    settle, settled = CachedRows.settle, []
+
+    def may_wait(rows: CachedRows) -> None:  # called behind the last step
+        torch.cuda.set_sync_debug_mode("default")
+        settled.append(rows)
+        settle(rows)
+
+    monkeypatch.setattr(CachedRows, "settle", may_wait)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        draw()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert settled
 
 
 def test_launches_of_a_drawing_are_counted(tmp_path):

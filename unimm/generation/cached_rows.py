@@ -6,12 +6,13 @@ hidden: equally long, at the same positions. Legend: ``B`` documents, ``G`` guid
 """
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
 
 from unimm.document import Layout, attention_rule, pack
-from unimm.generation.graphs import keep_workspace, take_workspace
+from unimm.generation.graphs import can_keep, keep_workspace, take_workspace
 from unimm.model import UniMM
 from unimm.nn.attention import Visibility
 from unimm.objectives.base import Chain
@@ -45,6 +46,7 @@ class CachedRows:
             model, num_rows=num_documents * num_branches, capacity=capacity
         )
         self.cache = self._workspace.cache
+        self._is_kept: bool | None = None
 
     def of(
         self, branches: Sequence[int] | None = None, documents: Sequence[int] | None = None
@@ -141,27 +143,37 @@ class CachedRows:
             assert last is not None
             return last
         padded = [[*new, *[self.special.pad] * (longest - len(new))] for new in ids]
-        input_ids = torch.tensor(padded).to(self.device, non_blocking=True)  # (R, n)
-        steps = [[start + i for i in range(longest)] for start in starts]
-        positions = torch.tensor(steps).to(self.device, non_blocking=True)
+        steps = [range(start, start + longest) for start in starts]
+        # Where each row's last state lies, among the new ones or, behind all of them, in ``last``.
+        size = len(rows) * longest
+        at = [row * longest + n - 1 if n else size + row for row, n in enumerate(counts)]
+        told = torch.tensor([*chain(*padded), *chain(*steps), *at])  # one copy, not three
+        told = told.to(self.device, non_blocking=True)
         hidden = self.run(
             rows,
-            self.model.text_embedding(input_ids),
-            positions[..., None].expand(-1, -1, 3),
+            self.model.text_embedding(told[:size].view(-1, longest)),
+            told[size : 2 * size].view(-1, longest, 1).expand(-1, -1, 3),
             is_causal=True,
         )
         self.cache.advance(rows, counts)
         if longest == 1 and min(counts) == 1:
             return hidden[:, 0]
-        at = torch.tensor(counts).to(self.device, non_blocking=True)
-        newest = hidden[torch.arange(len(rows), device=self.device), (at - 1).clamp(min=0)]
-        return newest if last is None else torch.where((at > 0)[:, None], newest, last)
+        states = hidden.flatten(0, 1)
+        states = states if last is None else torch.cat([states, last])
+        return states.index_select(0, told[2 * size :])
 
     def keep(self, documents: Sequence[int]) -> None:
         """Go on with these documents only, renumbered in this order."""
         self.cache.select(self.of(documents=documents))
         self.num_documents = len(documents)
 
+    def settle(self) -> None:
+        """Find out what ``close`` will do, while the device is busy and the host is not."""
+        if self._is_kept is None:
+            self._is_kept = can_keep(self._workspace)
+
     def close(self) -> None:
         """Leave the cache and what was recorded to the model's next rows; these are done."""
-        keep_workspace(self.model, self._workspace)
+        self.settle()
+        if self._is_kept:
+            keep_workspace(self.model, self._workspace)

@@ -234,8 +234,8 @@ class Engine:
     ) -> ImageTokens:
         """Drive the objective's sampler."""
         objective = self.model.objective(self.objective_config.name)
-        origins = [self.cursors[d] + 1 for d in documents]
-        offset = torch.tensor(origins).to(self.device)[:, None, None]  # (B, 1, 1)
+        origins = torch.tensor([self.cursors[d] + 1 for d in documents])
+        offset = origins.to(self.device, non_blocking=True)[:, None, None]  # (B, 1, 1)
         steps = objective.sample(
             last,
             generators=[self.generators[d] for d in documents],
@@ -255,6 +255,7 @@ class Engine:
                     self.cache.advance(rows, [asked.keep] * len(rows))
                 asked = steps.send(hidden)
         except StopIteration as stop:
+            self.rows.settle()
             return cast(ImageTokens, stop.value).map(Tensor.cpu)
 
     def _read_pictures(self, branches: tuple[int, ...], documents: Sequence[int]) -> None:

@@ -4,10 +4,11 @@ Recording a step takes longer than running it some times over: a call that asks 
 as the one before finds the recordings, and the memory that they write to, as it left them.
 """
 
+import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -158,14 +159,48 @@ class _Shape(NamedTuple):
     max_length: int
     dtype: torch.dtype
     is_inference: bool
-    weights: tuple[int, ...]  # where they lie
-    is_trained: bool
+
+
+class _Weights:
+    """The parameters of a model, and where they lay when this was made.
+
+    A walk through hundreds of modules takes the host as long as a step of theirs takes a GPU. So
+    their tables are found once, and later asked for all that they hold in one go: a module that
+    took another's place shows in the table that holds it.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        modules, self._tables = list(model.modules()), list[dict[str, Any]]()
+        for x in modules:
+            self._tables += [x._modules, x._parameters]  # pyright: ignore[reportPrivateUsage]
+        # Held, so that no other gets the number of one that is gone; the model would hold itself.
+        self._modules = modules[1:]
+        held = gc.get_referents(*self._tables)
+        self._places = [i for i, x in enumerate(held) if isinstance(x, Tensor)]
+        self._numbers = list(map(id, held))
+        self._addresses = list(map(Tensor.data_ptr, self._parameters(held)))
+
+    def are_in_place(self) -> bool:
+        """Whether the model has the same parameters where they lay."""
+        held = gc.get_referents(*self._tables)
+        if list(map(id, held)) != self._numbers:
+            return False
+        return list(map(Tensor.data_ptr, self._parameters(held))) == self._addresses
+
+    def are_trained(self) -> bool:
+        """Whether any of them is to get a gradient."""
+        held = gc.get_referents(*self._tables)
+        return any(x.requires_grad for x in held if isinstance(x, Tensor))
+
+    def _parameters(self, held: list[Any]) -> Iterator[nn.Parameter]:
+        return map(held.__getitem__, self._places)
 
 
 class Workspace(NamedTuple):
     """A cache and the recorded steps that read and write it."""
 
     shape: _Shape
+    weights: _Weights
     cache: KVCache
     graphs: StepGraphs
 
@@ -184,17 +219,14 @@ def take_workspace(model: UniMM, *, num_rows: int, capacity: int) -> Workspace:
         capacity: positions that a row must hold at least.
     """
     config, weight = model.config.backbone, model.text_embedding.weight
-    parameters = _parameters_of(model)  # chains read the objective's, too
     shape = _Shape(
         num_rows,
         -(-capacity // BUCKET) * BUCKET if weight.is_cuda else capacity,
         weight.dtype,
         torch.is_inference_mode_enabled(),  # its tensors cannot be written to elsewhere
-        tuple(x.data_ptr() for x in parameters),
-        any(x.requires_grad for x in parameters),
     )
     kept = _kept.pop(model, None)
-    if kept is not None and kept.shape == shape:
+    if kept is not None and kept.shape == shape and kept.weights.are_in_place():
         kept.cache.clear()
         return kept
     del kept  # before the new one is allocated
@@ -207,27 +239,22 @@ def take_workspace(model: UniMM, *, num_rows: int, capacity: int) -> Workspace:
         dtype=weight.dtype,
         device=weight.device,
     )
-    return Workspace(shape, cache, StepGraphs(model.backbone, cache))
+    # All of the model's: chains read the objective's, too.
+    return Workspace(shape, _Weights(model), cache, StepGraphs(model.backbone, cache))
 
 
-def _parameters_of(module: nn.Module) -> list[nn.Parameter]:
-    """As ``module.parameters()``, which takes a millisecond for some hundred layers."""
-    modules: list[nn.Module | None] = [module]
-    found: list[nn.Parameter | None] = []
-    for inner in modules:
-        if inner is not None:
-            found += inner._parameters.values()  # pyright: ignore[reportPrivateUsage]
-            modules += inner._modules.values()  # pyright: ignore[reportPrivateUsage]
-    return [x for x in found if x is not None]
+def can_keep(workspace: Workspace) -> bool:
+    """Whether a cache may stay for the model's next call.
+
+    A model in training needs its memory back at once. To find out takes the host as long as to
+    launch some steps: best done while the device is busy.
+    """
+    return not workspace.weights.are_trained() and _is_kept(workspace.cache)
 
 
 def keep_workspace(model: UniMM, workspace: Workspace) -> None:
-    """Keep a cache for the model's next call, where that pays.
-
-    A model in training needs its memory back at once.
-    """
-    if not workspace.shape.is_trained and _is_kept(workspace.cache):
-        _kept[model] = workspace
+    """Keep a cache for the model's next call."""
+    _kept[model] = workspace
 
 
 def _is_kept(cache: KVCache) -> bool:

@@ -1,12 +1,16 @@
 """What a finished picture leaves in the cache, and how many positions it takes there."""
 
 import itertools
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 
 from unimm.document import Ids
 from unimm.model import UniMM
+from unimm.objectives.base import ObjectiveConfig
+
+_lengths: "WeakKeyDictionary[UniMM, dict[str, tuple[int, int]]]" = WeakKeyDictionary()
 
 
 def picture_lengths(model: UniMM, objective: str | None = None) -> tuple[int, int]:
@@ -16,6 +20,14 @@ def picture_lengths(model: UniMM, objective: str | None = None) -> tuple[int, in
         How many stay, and how many there are at most while it is drawn.
     """
     config = model.config.find_objective(objective)
+    known = _lengths.setdefault(model, {})
+    if config.name not in known:
+        known[config.name] = _count_lengths(model, config)
+    return known[config.name]
+
+
+def _count_lengths(model: UniMM, config: ObjectiveConfig) -> tuple[int, int]:
+    """Lay a picture out, once a model, to see."""
     zeros = model.objective(config.name).zeros(torch.device("cpu"))[0]
     side = model.spec.grid_size
     codes = torch.zeros(side, side, dtype=torch.int64) if zeros.codes is None else zeros.codes

@@ -101,4 +101,4 @@ def record(pipeline: Pipeline, plan: Plan) -> dict[str, Any]:
 
 def _override(sampling: SamplingConfig, options: Mapping[str, float | None]) -> SamplingConfig:
     given: dict[str, Any] = {name: x for name, x in options.items() if x is not None}
-    return replace(sampling, **given)
+    return replace(sampling, **given) if given else sampling

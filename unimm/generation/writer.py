@@ -121,6 +121,8 @@ class _Writer:
         progress: Progress | None,
     ) -> None:
         self.plan, self.progress = plan, progress
+        # A first picture has no earlier ones to drop.
+        self.first_page = replace(plan.first_page, image_guidance_scale=1.0)
         self.model, special = pipeline.model, pipeline.model.special
         self.page, self.positions = 0, 0
         # Ids that are no text: special ones, and rows that only fill the embedding up.
@@ -179,13 +181,14 @@ class _Writer:
                 yield TextEvent(document=draft.number, ids=new[-1])
         if any(new):
             self.engine.add_text(new)
-        banned = self._banned()
+        banned: Tensor | None = None  # made if the model writes at all
         while True:
             for draft in self.active:
                 if draft.room <= 0 and not draft.is_done:
                     draft.is_done, draft.has_ended = True, draft.limit == 0
             if all(draft.is_done for draft in self.active):
                 return
+            banned = self._banned() if banned is None else banned
             tokens = self._sample_text(banned)
             new = [self._take(draft, x) for draft, x in zip(self.active, tokens, strict=True)]
             for draft, ids in zip(self.active, new, strict=True):
@@ -244,10 +247,9 @@ class _Writer:
                 yield PictureEvent(document=draft.number, tokens=tokens[i], previews=previews)
 
     def _sampling(self, draft: _Draft, page: int) -> SamplingConfig:
-        """How a document's picture is drawn; a first one has no earlier ones to drop."""
-        if draft.request.num_given + page > 0:
-            return self.plan.later_pages
-        return replace(self.plan.first_page, image_guidance_scale=1.0)
+        """How a document's picture is drawn."""
+        is_first = draft.request.num_given + page == 0
+        return self.first_page if is_first else self.plan.later_pages
 
     def _keep(self, stays: list[bool]) -> None:
         places = [place for place, is_kept in enumerate(stays) if is_kept]

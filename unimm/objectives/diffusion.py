@@ -169,7 +169,7 @@ class Diffusion(Objective[NoisyDraw]):
     ) -> Steps:
         """Run the trunk once over the queries, then the denoiser along the path."""
         side, p, batch = self.spec.grid_size, self.config.denoiser.patch_size, len(generators)
-        positions = torch.tensor(patch_positions(side, side, p), device=last.device)
+        positions = to_device(torch.tensor(patch_positions(side, side, p)), last.device)
         hidden = yield Block(
             x=self._all_queries().expand(batch, -1, -1),
             positions=positions.expand(batch, -1, -1),
@@ -184,10 +184,10 @@ class Diffusion(Objective[NoisyDraw]):
             told, key = hidden[: branches * batch], self.queries.weight.data_ptr()
             return self._recorder.run(key, evaluate, x, t, told)
 
-        noise = draw_noise((self.spec.latent_dim, side, side), generators).to(last.device)
+        noise = draw_noise((self.spec.latent_dim, side, side), generators)
         path = denoise(
             # A colder start is a likelier picture; 0 is the same one every time.
-            sampling.temperature * noise,
+            sampling.temperature * to_device(noise, last.device),
             time_grid(sampling.num_steps or self.config.num_steps, shift=self.config.times.shift),
             solver=SOLVERS[self.config.solver],
         )

@@ -148,13 +148,12 @@ class Masked(Objective[MaskedDraw]):
         """Guess all hidden codes, keep the surest, hide the others again; nothing is cached."""
         side, batch = self.spec.grid_size, len(generators)
         n = side * side
-        positions = torch.tensor(image_positions(side, side), device=last.device).expand(
-            batch, -1, -1
-        )
+        positions = to_device(torch.tensor(image_positions(side, side)), last.device)
         schedule = hidden_counts(n, sampling.num_steps or self.config.num_steps)
         noise = torch.stack(
             [torch.rand(2, len(schedule), n, generator=generator) for generator in generators], 2
-        ).to(last.device)  # (2, steps, B, n): all of a picture's randomness
+        )  # (2, steps, B, n): all of a picture's randomness
+        noise = to_device(noise, last.device)
         gumbel = -(-noise[1].clamp(1e-9, 1 - 1e-7).log()).log()
         codes = torch.zeros(batch, n, dtype=torch.int64, device=last.device)
         is_hidden = torch.ones_like(codes, dtype=torch.bool)
@@ -164,7 +163,9 @@ class Masked(Objective[MaskedDraw]):
             return ImageTokens(codes=shown.view(batch, side, side))
 
         for step, count in enumerate(schedule):
-            hidden = yield Block(x=self._embed(codes, is_hidden), positions=positions, keep=0)
+            hidden = yield Block(
+                x=self._embed(codes, is_hidden), positions=positions.expand(batch, -1, -1), keep=0
+            )
             logits = guide(self.head(hidden).float(), sampling.scales).flatten(0, 1)
             guesses = sample_from_logits(logits, noise[0, step].flatten(), sampling).view(batch, n)
             codes = torch.where(is_hidden, guesses, codes)

@@ -29,7 +29,16 @@ from unimm.nn.cross_entropy import token_losses
 from unimm.nn.linear import Linear
 from unimm.nn.recorded import Recorder
 from unimm.nn.sampling import SamplingConfig, draw_guided
-from unimm.objectives.base import Block, Draw, ImageSpec, Objective, ObjectiveConfig, Steps, Watch
+from unimm.objectives.base import (
+    Block,
+    Draw,
+    ImageSpec,
+    Objective,
+    ObjectiveConfig,
+    Steps,
+    Watch,
+    to_device,
+)
 from unimm.tokenizer.image import ImageTokenizer
 from unimm.tokenizer.pyramid import parse_schedule, schedule_name
 
@@ -158,10 +167,11 @@ class NextScale(Objective[Draw]):
         """Draw scale after scale; guidance grows from none at the first to full at the last."""
         tokenizer, batch, side = self.image_tokenizer, len(generators), self.scales[-1]
         places = _pyramid_positions(self.scales)[0]
-        positions = torch.tensor(places, device=last.device).expand(batch, -1, -1)
+        positions = to_device(torch.tensor(places), last.device).expand(batch, -1, -1)
         noise = torch.stack(
             [torch.rand(sum(self.counts), generator=generator) for generator in generators]
-        ).to(last.device)  # (B, T): all of a picture's randomness, drawn before its first step
+        )  # (B, T): all of a picture's randomness, drawn before its first step
+        noise = to_device(noise, last.device)
         total = torch.zeros(batch, self.spec.latent_dim, side, side, device=last.device)
         codes: list[Tensor] = []
 

@@ -148,12 +148,12 @@ class Transfusion(Objective[NoisyDraw]):
         """Run the trunk at every step of the path; none of its positions stays in the cache."""
         side, batch = self.spec.grid_size, len(generators)
         places = patch_positions(side, side, self.config.patch_size)
-        positions = torch.tensor(places, device=last.device)
+        positions = to_device(torch.tensor(places), last.device)
         guidance = guidance_of(sampling, self.config.guidance_interval)
-        noise = draw_noise((self.spec.latent_dim, side, side), generators).to(last.device)
+        noise = draw_noise((self.spec.latent_dim, side, side), generators)
         path = denoise(
             # A colder start is a likelier picture; 0 is the same one every time.
-            sampling.temperature * noise,
+            sampling.temperature * to_device(noise, last.device),
             time_grid(sampling.num_steps or self.config.num_steps, shift=self.config.times.shift),
             solver=SOLVERS[self.config.solver],
         )

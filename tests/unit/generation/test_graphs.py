@@ -1,13 +1,16 @@
 """Which cache the next call finds; what is recorded is tested on a GPU."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
 from pipelines import tiny_pipeline
+from torch import nn
 
 from unimm.generation import graphs
-from unimm.generation.graphs import keep_workspace, take_workspace
+from unimm.generation.graphs import can_keep, keep_workspace, take_workspace
 from unimm.nn.recorded import Recorder
 
 
@@ -42,6 +45,32 @@ def test_another_shape_or_moved_weights_take_a_new_one(model):
         assert other.cache is not first.cache, change
 
 
+@pytest.mark.parametrize("exchanged", ["parameter", "module", "added", "head"])
+def test_exchanged_weights_take_a_new_one(model, exchanged):
+    first = take_workspace(model, num_rows=2, capacity=8)
+    keep_workspace(model, first)
+    layer = model.backbone.layers[1]
+    if exchanged == "parameter":
+        layer.mlp.up_proj.weight = nn.Parameter(layer.mlp.up_proj.weight.detach().clone())
+    elif exchanged == "module":
+        layer.mlp = copy.deepcopy(layer.mlp)
+    elif exchanged == "added":
+        layer.mlp.up_proj.register_parameter("scale", nn.Parameter(torch.ones(1)))
+    else:
+        head = model.objective("next_token").head
+        head.weight.data = head.weight.data.clone()
+    assert take_workspace(model, num_rows=2, capacity=8).cache is not first.cache
+
+
+def test_a_kept_cache_keeps_no_model():
+    model = tiny_pipeline().model
+    keep_workspace(model, take_workspace(model, num_rows=2, capacity=8))
+    seen = weakref.ref(model)
+    del model
+    gc.collect()
+    assert seen() is None
+
+
 def test_a_copied_model_records_for_itself():
     recorder = Recorder()
     recorder._seen.add("a")
@@ -49,6 +78,8 @@ def test_a_copied_model_records_for_itself():
 
 
 def test_a_model_in_training_keeps_no_cache(model):
-    first = take_workspace(model.requires_grad_(True), num_rows=2, capacity=8)
-    keep_workspace(model, first)
-    assert take_workspace(model, num_rows=2, capacity=8).cache is not first.cache
+    workspace = take_workspace(model.requires_grad_(False), num_rows=2, capacity=8)
+    assert can_keep(workspace)
+    model.objective("next_token").requires_grad_(True)  # also when training began meanwhile
+    assert not can_keep(workspace)
+    assert not can_keep(take_workspace(model, num_rows=2, capacity=8))
