@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from unimm.model import UniMM
 from unimm.nn.fused_chain import run_block
-from unimm.nn.fused_layers import can_fuse, run_fused
+from unimm.nn.fused_layers import LONGEST, can_fuse, run_fused
 from unimm.nn.kv_cache import CacheView, KVCache
 from unimm.nn.recorded import Recorder
 from unimm.nn.transformer import Backbone
@@ -61,7 +61,8 @@ class StepGraphs:
         """Run a chain's blocks on rows, which keep them.
 
         Recorded, some blocks are one launch: what they read and where they write, the graph itself
-        moves on. A chain that passes the end of a bucket goes on with another recording.
+        moves on. A chain that passes the end of a bucket goes on with another recording, unless its
+        attention reads each row as far as that is filled.
 
         Args:
             rows: of the cache; only neighbouring ones are recorded.
@@ -76,7 +77,7 @@ class StepGraphs:
         at = torch.zeros(1, dtype=torch.int64, device=last.device)
         rest = positions.shape[1]
         while rest:
-            kind = self._kind(rows, 1, is_causal=True)
+            kind = self._kind(rows, 1, is_causal=True, reach=self._chain_reach(rows, last, rest))
             count = min(rest, kind.longest - self.cache.reach(rows, 1) + 1)
             link = partial(self._link, kind, rows, chain)
             state = (last, at, self.cache.lengths_of(rows), positions, *chain.state)
@@ -112,8 +113,16 @@ class StepGraphs:
         at.add_(1)
         lengths.add_(1)
 
-    def _kind(self, rows: list[int], num_new: int, *, is_causal: bool) -> "_Kind":
-        reach = self.cache.reach(rows, num_new)
+    def _chain_reach(self, rows: list[int], last: Tensor, num_blocks: int) -> int:
+        """Positions that a recording of a chain's next blocks is to serve."""
+        end = self.cache.reach(rows, num_blocks)
+        is_free = end <= LONGEST and can_fuse(self.backbone, last)
+        return end if is_free else self.cache.reach(rows, 1)
+
+    def _kind(
+        self, rows: list[int], num_new: int, *, is_causal: bool, reach: int | None = None
+    ) -> "_Kind":
+        reach = reach or self.cache.reach(rows, num_new)
         # A step that sees all of equally long rows needs no mask, but serves this length only.
         is_full = self.cache.is_full(rows, is_causal=is_causal)
         is_run = rows[-1] - rows[0] == len(rows) - 1
