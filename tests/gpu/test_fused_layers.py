@@ -107,7 +107,7 @@ def test_fused_steps_are_those_of_the_layers(dtype, num_rows, num_new, is_causal
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("num_rows", [1, 2, 3, 4])
-@pytest.mark.parametrize("blocks", [(1, 1), (4, 4), (16, 8)])
+@pytest.mark.parametrize("blocks", [(1, 1, None), (4, 4, 80), (16, 8, None)])
 def test_products_of_a_few_rows_are_those_of_torch(dtype, num_rows, blocks, monkeypatch):
     from unimm.nn import few_rows
 
@@ -175,7 +175,7 @@ def test_blocks_of_a_chain_are_steps_of_the_layers(dtype, num_documents, num_bra
             assert error < (1e-4 if dtype == torch.float32 else 3e-2), (block, error)
 
 
-@pytest.mark.parametrize("blocks", [(16, 1), (32, 2), (256, 8)])
+@pytest.mark.parametrize("blocks", [(1, 1), (4, 2), (8, 8)])
 @pytest.mark.parametrize("num_rows", [2, 5])
 def test_attention_does_not_depend_on_its_blocks(num_rows, blocks, monkeypatch):
     from unimm.nn import fused_layers
