@@ -75,8 +75,8 @@ def store_rotated_kernel(
         given = load_head(query + place * query_stride + head * width, at, width)
         gain = load_head(query_weight, at, width)
         rotated, norm = rotate(given, gain, turn, eps, width, has_norm)
-        target = out + ((row * num_heads + head) * num_new + new) * width + at
-        tl.store(target, (rotated * norm).to(dtype))
+        place_out = out + ((row * num_heads + head) * num_new + new) * width + at
+        tl.store(place_out, (rotated * norm).to(dtype))
     else:
         kv_head = head - num_heads
         given = load_head(key + place * key_stride + kv_head * width, at, width)

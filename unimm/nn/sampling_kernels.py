@@ -48,7 +48,7 @@ def find_reach(distance, weights, wanted, unit, high, within, guess, step):
         step: how much farther for one more of weight; 0 for no guess.
     """
     low, below = tl.full((), 0, tl.int32), tl.full((), 0.0, tl.float32)
-    turn = tl.full((), 0, tl.int32)
+    turn, guess, step = tl.full((), 0, tl.int32), below + guess, below + step
     while (low < high) & (within > wanted):
         if (turn % 8 == 7) | (within - below <= 6 * unit):
             low = tl.min(tl.where(distance >= low, distance, _INFINITY), 0)
