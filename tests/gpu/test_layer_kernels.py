@@ -50,7 +50,7 @@ def few_heads_at_once(monkeypatch):
     """Several programs, each with several blocks, none of which is full."""
     for name in ("ROTATION", "ROTATION_GRADIENT"):
         monkeypatch.setattr(own, name, (1024, 4))
-    monkeypatch.setattr(own, "BLOCKS", 3)
+    monkeypatch.setattr(own, "PROGRAMS", 3)
     monkeypatch.setattr(add_norm, "PROGRAMS", 3)
 
 

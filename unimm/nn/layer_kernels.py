@@ -67,7 +67,6 @@ def rotate_gradient_kernel(
     num_rows, joined_stride, found_stride, eps,
     num_heads: tl.constexpr, num_rotated: tl.constexpr, width: tl.constexpr,
     has_norm: tl.constexpr, block_rows: tl.constexpr, block_half: tl.constexpr,
-    num_blocks: tl.constexpr,
 ):  # fmt: skip
     """Turn gradients of rotated heads into those of the heads before, where they lie in ``found``.
 
@@ -78,9 +77,9 @@ def rotate_gradient_kernel(
     at = tl.arange(0, block_half)[None, :]
     nothing = tl.zeros((block_rows, block_half), tl.float32)
     query1, query2, key1, key2 = nothing, nothing, nothing, nothing
-    for block in range(num_blocks):
-        start = (tl.program_id(0).to(tl.int64) * num_blocks + block) * block_rows
-        row = start + tl.arange(0, block_rows)[:, None]
+    first, step = tl.program_id(0) * block_rows, tl.num_programs(0) * block_rows
+    for start in tl.range(first, num_rows, step, num_stages=3):  # reads ahead
+        row = (start + tl.arange(0, block_rows)[:, None]).to(tl.int64)
         is_in = (row < num_rows) & (at < half)
         position, head = row // num_rotated, row % num_rotated
         target = position * found_stride + head * width
