@@ -15,6 +15,7 @@ from unimm.nn.attention import Backend, Visibility, batch_visibility
 from unimm.nn.cross_entropy import token_losses
 from unimm.nn.denoiser import Denoiser
 from unimm.nn.linear import Linear
+from unimm.nn.rows import select_rows
 from unimm.nn.transformer import Backbone, BackboneConfig
 from unimm.objectives.base import ImageSpec, Objective, ObjectiveConfig
 from unimm.objectives.next_token import NextTokenConfig
@@ -214,14 +215,15 @@ class UniMM(nn.Module):
         """
         flat, draws, idle = self.run_trunk(batch, backend=backend)
         width = flat.shape[-1]
-        text = batch.slots["text"].index
-        labels = batch.labels.flatten().index_select(0, text)
-        # An index as such has a gradient that is sorted first, as if positions could come twice.
-        losses = {"text": token_losses(self.text_head(flat.index_select(0, text)), labels)}
+        slots = batch.slots
+        heads = ["text", *(x for x in self.config.heads if slots[x].tokens is not None)]
+        seen = dict(zip(heads, select_rows(flat, [slots[x].index for x in heads]), strict=True))
+        labels = batch.labels.flatten().index_select(0, slots["text"].index)
+        losses = {"text": token_losses(self.text_head(seen["text"]), labels)}
         for name in self.config.heads:
-            objective, slots = self.objective(name), batch.slots[name]
-            if slots.tokens is not None:
-                losses[name] = objective.loss(flat.index_select(0, slots.index), draws[name])
+            objective = self.objective(name)
+            if name in seen:
+                losses[name] = objective.loss(seen.pop(name), draws[name])
                 continue
             # At the place of a real one: the order of gradients must not differ either.
             filled = idle.get(name, flat.new_zeros(self.spec.grid_size**2, width))
