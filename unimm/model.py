@@ -14,7 +14,9 @@ from unimm.document import NO_CODE, Batch, SpecialIds
 from unimm.nn.attention import Backend, Visibility, batch_visibility
 from unimm.nn.cross_entropy import token_losses
 from unimm.nn.denoiser import Denoiser
+from unimm.nn.embeddings import Embedding
 from unimm.nn.linear import Linear
+from unimm.nn.rows import has_row_kernels, place_rows, select_rows
 from unimm.nn.transformer import Backbone, BackboneConfig
 from unimm.objectives.base import ImageSpec, Objective, ObjectiveConfig
 from unimm.objectives.next_token import NextTokenConfig
@@ -99,9 +101,9 @@ class UniMM(nn.Module):
         super().__init__()
         dim = config.backbone.dim
         self.config, self.special, self.spec = config, special, spec
-        self.text_embedding = nn.Embedding(special.vocab_size, dim)
+        self.text_embedding = Embedding(special.vocab_size, dim)
         # One table for all objectives; the last row is the null picture of guidance.
-        self.code_embedding = nn.Embedding(spec.codebook_size + 1, dim)
+        self.code_embedding = Embedding(spec.codebook_size + 1, dim)
         for table in (self.text_embedding, self.code_embedding):
             nn.init.normal_(table.weight, std=NORM_STD)
         self.backbone = Backbone(config.backbone)
@@ -174,6 +176,22 @@ class UniMM(nn.Module):
         codes = self.embed_codes(code_ids)
         return torch.where(is_code[..., None], codes, self.text_embedding(input_ids))
 
+    def _embed_rows(self, batch: Batch) -> Tensor:
+        """Embed a packed batch, ``(B L, D)``; by our kernels where they run.
+
+        These round to the format of autocast and leave zeros at padding, which nobody reads.
+        """
+        input_ids, code_ids = batch.input_ids.flatten(), batch.code_ids.flatten()
+        if not has_row_kernels(input_ids):
+            return self.embed_inputs(input_ids, code_ids)
+        kind, dtype = input_ids.device.type, self.text_embedding.weight.dtype
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else dtype
+        is_code, null = code_ids != NO_CODE, self.spec.codebook_size
+        is_text = ~is_code & (input_ids != self.special.pad)
+        x = self.text_embedding(torch.where(is_text, input_ids, -1), None, dtype)
+        codes = torch.where(code_ids < 0, null, code_ids)
+        return self.code_embedding(torch.where(is_code, codes, -1), x, dtype)
+
     def forward(
         self,
         batch: Batch,
@@ -214,14 +232,15 @@ class UniMM(nn.Module):
         """
         flat, draws, idle = self.run_trunk(batch, backend=backend)
         width = flat.shape[-1]
-        text = batch.slots["text"].index
-        labels = batch.labels.flatten().index_select(0, text)
-        # An index as such has a gradient that is sorted first, as if positions could come twice.
-        losses = {"text": token_losses(self.text_head(flat.index_select(0, text)), labels)}
+        slots = batch.slots
+        heads = ["text", *(x for x in self.config.heads if slots[x].tokens is not None)]
+        seen = dict(zip(heads, select_rows(flat, [slots[x].index for x in heads]), strict=True))
+        labels = batch.labels.flatten().index_select(0, slots["text"].index)
+        losses = {"text": token_losses(self.text_head(seen["text"]), labels)}
         for name in self.config.heads:
-            objective, slots = self.objective(name), batch.slots[name]
-            if slots.tokens is not None:
-                losses[name] = objective.loss(flat.index_select(0, slots.index), draws[name])
+            objective = self.objective(name)
+            if name in seen:
+                losses[name] = objective.loss(seen.pop(name), draws[name])
                 continue
             # At the place of a real one: the order of gradients must not differ either.
             filled = idle.get(name, flat.new_zeros(self.spec.grid_size**2, width))
@@ -237,7 +256,7 @@ class UniMM(nn.Module):
             Hidden states ``(B L, D)``; each objective's draw; and what objectives without a picture
             filled, which entered no row.
         """
-        x = self.embed_inputs(batch.input_ids.flatten(), batch.code_ids.flatten())  # (B L, D)
+        x = self._embed_rows(batch)
         width = x.shape[-1]
         draws: dict[str, Any] = {}
         idle: dict[str, Tensor] = {}  # what idle objectives fill; it never enters the row
@@ -251,7 +270,7 @@ class UniMM(nn.Module):
                 if slots.tokens is None:
                     idle[name] = filled
                 else:
-                    x = x.index_copy_(0, slots.index, filled)
+                    x = place_rows(x, filled, slots.index)
         if not isinstance(backend, Visibility):
             head_width = self.config.backbone.head_width
             backend = batch_visibility(batch, backend, dtype=x.dtype, head_width=head_width)

@@ -8,6 +8,7 @@ from kernel_device import DEVICE, IS_INTERPRETED, KERNEL_MARKS
 from random_rows import random_rows
 from torch.nn import functional
 
+from unimm.nn import add_norm
 from unimm.nn import joined_attention as own
 from unimm.nn.attention import batch_visibility
 from unimm.nn.rope import rope_cos_sin
@@ -49,7 +50,8 @@ def few_heads_at_once(monkeypatch):
     """Several programs, each with several blocks, none of which is full."""
     for name in ("ROTATION", "ROTATION_GRADIENT"):
         monkeypatch.setattr(own, name, (1024, 4))
-    monkeypatch.setattr(own, "BLOCKS", 3)
+    monkeypatch.setattr(own, "PROGRAMS", 3)
+    monkeypatch.setattr(add_norm, "PROGRAMS", 3)
 
 
 @pytest.mark.usefixtures("few_heads_at_once")
@@ -94,6 +96,14 @@ def test_swiglu_and_its_gradient(shape, dtype):
     absolute, relative = (1e-5, 1e-5) if dtype == torch.float32 else (0.05, 0.01)
     torch.testing.assert_close(found.float(), expected, atol=absolute, rtol=relative)
     torch.testing.assert_close(given.float(), wanted, atol=absolute, rtol=relative)
+
+
+@pytest.mark.parametrize("shape", [(600, 2, 24), (1, 40)])
+def test_sums_of_what_programs_found(shape):
+    from unimm.nn.layer_kernels import sum_rows
+
+    found = torch.randn(shape, device=DEVICE)
+    torch.testing.assert_close(sum_rows(found), found.double().sum(0).float())
 
 
 def test_results_repeat_to_the_bit():

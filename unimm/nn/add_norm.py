@@ -8,10 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ROWS = 16
-"""Rows that a program of the gradient goes through: fewer sums for the weights."""
+PROGRAMS = 528
+"""Of the gradient, at most: as many as an H100 runs at once, four a multiprocessor."""
 _WARP_NUMBERS = 128
-"""Of a row that a warp has: a read of 16 bytes a thread."""
+"""Of a row that a warp has."""
+_NUMBERS = 2048
+"""That a program of the gradient has in hand at once: as many rows as that are."""
+_GRADIENT_WARP_NUMBERS = 512
+"""Of these that a warp has: two reads of 16 bytes a thread."""
 
 
 def add_norm(x: Tensor, branch: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -48,15 +52,15 @@ def _add_norm_backward(
     for_added, for_normed = for_added.contiguous(), for_normed.contiguous()
     found, size = torch.empty_like(added), added.shape[-1]
     num_rows = added.numel() // size
-    num_programs = -(-num_rows // ROWS)
+    if not num_rows:
+        return found, added.new_zeros(size, dtype=torch.float32)
+    cut = _cut_gradient(size)
+    num_programs = min(PROGRAMS, -(-num_rows // cut["block_rows"]))
     for_weights = added.new_empty(num_programs, size, dtype=torch.float32)
-    if num_rows:
-        _kernels().add_norm_gradient_kernel[(num_programs,)](
-            *(added, weight, for_added, for_normed, found, for_weights, num_rows, size, eps),
-            rows_each=ROWS,
-            **_cut(size),
-        )
-    return found, for_weights.sum(0)
+    _kernels().add_norm_gradient_kernel[(num_programs,)](
+        *(added, weight, for_added, for_normed, found, for_weights, num_rows, size, eps), **cut
+    )
+    return found, _kernels().sum_rows(for_weights)
 
 
 @_add_norm.register_fake
@@ -90,6 +94,15 @@ def _cut(size: int) -> dict[str, int]:
     """How a row is cut."""
     block = 1 << (size - 1).bit_length()
     return {"block": block, "num_warps": min(max(1, block // _WARP_NUMBERS), 16)}
+
+
+def _cut_gradient(size: int) -> dict[str, int]:
+    """How rows are cut for the gradient, and how many steps ahead they are read."""
+    block = 1 << (size - 1).bit_length()
+    block_rows = max(1, _NUMBERS // block)
+    num_warps = min(max(1, block_rows * block // _GRADIENT_WARP_NUMBERS), 16)
+    stages = 3 if block <= 4096 else 2  # wider rows would not fit
+    return {"block_rows": block_rows, "block": block, "stages": stages, "num_warps": num_warps}
 
 
 def _kernels() -> Any:

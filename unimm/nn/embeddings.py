@@ -1,4 +1,4 @@
-"""Small parts that denoisers share: embeddings of times and scalars, patches, zero layers."""
+"""Small parts: tables of embeddings; times, scalars, patches and zero layers of denoisers."""
 
 import math
 from collections.abc import Callable, Hashable
@@ -7,6 +7,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
+
+from unimm.nn.rows import add_rows
 
 NUM_FREQUENCIES = 128
 _TIME_SCALE = 1000.0  # of the longest period 10,000: times in [0, 1] would look alike unscaled
@@ -18,6 +20,25 @@ Nothing is dropped to make room: recorded CUDA graphs read it where it lies.
 """
 
 _all_kept: dict[Hashable, Tensor] = {}
+
+
+class Embedding(nn.Embedding):
+    """A table of embeddings, which one of our kernels can read as well.
+
+    It does so in a call of the module: under ZeRO 3 the weights are there for no longer.
+    """
+
+    def forward(
+        self, ids: Tensor, x: Tensor | None = None, dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """Embed ids ``(...)`` to ``(..., D)``.
+
+        Args:
+            ids: of rows; with ``dtype`` ``(N,)``, and -1 for zeros.
+            x: ``(N, D)``, what is added to, with ``dtype``.
+            dtype: of the result, which our kernel then makes.
+        """
+        return super().forward(ids) if dtype is None else add_rows(x, self.weight, ids, dtype)
 
 
 class ZeroLinear(nn.Linear):

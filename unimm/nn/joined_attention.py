@@ -18,8 +18,8 @@ ROTATION = (2048, 2)
 """Numbers of heads that a program of the rotation has in hand at once, and its warps (H200)."""
 ROTATION_GRADIENT = (2048, 4)
 """The same for its gradient."""
-BLOCKS = 32
-"""So much that a program of the gradient goes through: fewer sums for the weights."""
+PROGRAMS = 528
+"""Of the gradient, at most: as many as an H100 runs at once, four a multiprocessor."""
 
 
 def joined_attention(
@@ -169,7 +169,7 @@ def _run_rotate_gradient(
     width = cosines.shape[-1]
     block_rows, block_half, num_warps = _blocks(width, ROTATION_GRADIENT)
     count = num_rows * length * num_rotated
-    num_programs = -(-count // (block_rows * BLOCKS))
+    num_programs = min(PROGRAMS, -(-count // block_rows))
     for_weights = joined.new_empty(num_programs, 2, width, dtype=torch.float32)
     has_norm = query_weight.numel() > 0
     _kernels().rotate_gradient_kernel[(num_programs,)](
@@ -181,10 +181,9 @@ def _run_rotate_gradient(
         has_norm=has_norm,
         block_rows=block_rows,
         block_half=block_half,
-        num_blocks=BLOCKS,
         num_warps=num_warps,
     )
-    return for_weights.sum(0) if has_norm else for_weights.new_empty(2, 0)
+    return _kernels().sum_rows(for_weights) if has_norm else for_weights.new_empty(2, 0)
 
 
 @_attention.register_fake

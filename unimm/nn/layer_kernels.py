@@ -1,4 +1,4 @@
-# pyright: basic, reportMissingImports=false, reportOperatorIssue=false
+# pyright: basic, reportMissingImports=false, reportOperatorIssue=false, reportIndexIssue=false
 """Triton kernels of a layer in training: sums, norms, rotations and SwiGLU, with gradients.
 
 Each reads its inputs once and does all that lies between two products; arithmetic is float32.
@@ -8,6 +8,10 @@ width, ``F`` inner width of SwiGLU.
 
 import triton
 import triton.language as tl
+from torch import Tensor
+
+_SUM = (256, 16, 8)
+"""Rows and columns that a program of a sum has in hand at once, and its warps."""
 
 
 @triton.jit
@@ -63,7 +67,6 @@ def rotate_gradient_kernel(
     num_rows, joined_stride, found_stride, eps,
     num_heads: tl.constexpr, num_rotated: tl.constexpr, width: tl.constexpr,
     has_norm: tl.constexpr, block_rows: tl.constexpr, block_half: tl.constexpr,
-    num_blocks: tl.constexpr,
 ):  # fmt: skip
     """Turn gradients of rotated heads into those of the heads before, where they lie in ``found``.
 
@@ -74,9 +77,9 @@ def rotate_gradient_kernel(
     at = tl.arange(0, block_half)[None, :]
     nothing = tl.zeros((block_rows, block_half), tl.float32)
     query1, query2, key1, key2 = nothing, nothing, nothing, nothing
-    for block in range(num_blocks):
-        start = (tl.program_id(0).to(tl.int64) * num_blocks + block) * block_rows
-        row = start + tl.arange(0, block_rows)[:, None]
+    first, step = tl.program_id(0) * block_rows, tl.num_programs(0) * block_rows
+    for start in tl.range(first, num_rows, step, num_stages=3):  # reads ahead
+        row = (start + tl.arange(0, block_rows)[:, None]).to(tl.int64)
         is_in = (row < num_rows) & (at < half)
         position, head = row // num_rotated, row % num_rotated
         target = position * found_stride + head * width
@@ -164,27 +167,55 @@ def add_norm_kernel(
 @triton.jit
 def add_norm_gradient_kernel(
     added, weight, for_added, for_normed, found, for_weights, num_rows, size, eps,
-    rows_each: tl.constexpr, block: tl.constexpr,
+    block_rows: tl.constexpr, block: tl.constexpr, stages: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of both summands, ``found``; a program goes through ``rows_each`` rows.
+    """Gradient of both summands, ``found``; each program goes through many rows.
 
     ``for_weights (programs, size)`` float32 gets what each adds to the gradient of the weights.
+    The next rows are on their way while a program works on these.
     """
     at = tl.arange(0, block)
     is_in = at < size
     gain = tl.load(weight + at, mask=is_in, other=0.0).to(tl.float32)
     sums = tl.zeros((block,), tl.float32)
-    first = tl.program_id(0).to(tl.int64) * rows_each
-    for i in range(rows_each):
-        is_here = is_in & (first + i < num_rows)
-        row = (first + i) * size + at
-        x = tl.load(added + row, mask=is_here, other=0.0).to(tl.float32)
-        given = tl.load(for_normed + row, mask=is_here, other=0.0).to(tl.float32)
-        passed = tl.load(for_added + row, mask=is_here, other=0.0).to(tl.float32)
-        scale = tl.rsqrt(tl.sum(x * x, 0) / size + eps)
+    first, step = tl.program_id(0) * block_rows, tl.num_programs(0) * block_rows
+    for start in tl.range(first, num_rows, step, num_stages=stages):
+        row = start + tl.arange(0, block_rows)[:, None]
+        is_here = is_in & (row < num_rows)
+        place = row.to(tl.int64) * size + at
+        x = tl.load(added + place, mask=is_here, other=0.0).to(tl.float32)
+        given = tl.load(for_normed + place, mask=is_here, other=0.0).to(tl.float32)
+        passed = tl.load(for_added + place, mask=is_here, other=0.0).to(tl.float32)
+        scale = tl.rsqrt(tl.sum(x * x, 1, keep_dims=True) / size + eps)
         x *= scale
-        sums += given * x
+        sums += tl.sum(given * x, 0)
         given *= gain
-        passed += scale * (given - x * (tl.sum(given * x, 0) / size))
-        tl.store(found + row, passed.to(found.dtype.element_ty), mask=is_here)
+        passed += scale * (given - x * (tl.sum(given * x, 1, keep_dims=True) / size))
+        tl.store(found + place, passed.to(found.dtype.element_ty), mask=is_here)
     tl.store(for_weights + tl.program_id(0) * size + at, sums, mask=is_in)
+
+
+@triton.jit
+def sum_rows_kernel(
+    x, sums, num_rows, size, block_rows: tl.constexpr, block: tl.constexpr
+):  # fmt: skip
+    """``sums (size,)`` of the rows ``x (num_rows, size)``; programs are ``(blocks of size,)``."""
+    at = tl.program_id(0) * block + tl.arange(0, block)[None, :]
+    found = tl.zeros((block_rows, block), tl.float32)
+    for start in range(0, num_rows, block_rows):
+        row = start + tl.arange(0, block_rows)[:, None]
+        found += tl.load(x + row * size + at, mask=(row < num_rows) & (at < size), other=0.0)
+    tl.store(sums + at, tl.sum(found, 0, keep_dims=True), mask=at < size)
+
+
+def sum_rows(x: Tensor) -> Tensor:
+    """Sums over the first axis of what programs found, ``(programs, ...)`` float32, in order.
+
+    PyTorch's sum gives some hundred rows to a handful of programs, or clears a counter first.
+    """
+    sums = x.new_empty(x.shape[1:])
+    size, (block_rows, block, num_warps) = sums.numel(), _SUM
+    sum_rows_kernel[(-(-size // block),)](
+        x, sums, len(x), size, block_rows=block_rows, block=block, num_warps=num_warps
+    )
+    return sums

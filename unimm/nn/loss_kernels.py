@@ -20,7 +20,7 @@ def losses_kernel(logits, labels, losses, sums, size: tl.constexpr, block: tl.co
     row = tl.program_id(0).to(tl.int64)
     logits += row * size
     most, total = tl.full((), _LOWEST, tl.float32), tl.full((), 0.0, tl.float32)
-    for start in range(0, size, block):
+    for start in tl.range(0, size, block, num_stages=3):  # reads ahead
         at = start + tl.arange(0, block)
         x = tl.load(logits + at, mask=at < size, other=float("-inf")).to(tl.float32)
         higher = tl.maximum(most, tl.max(x, 0))
