@@ -33,11 +33,11 @@ def products(
     Returns:
         ``(..., N_i)`` each; their rows may lie apart.
     """
-    whole, bias = joined(weights), joined(biases) if biases else None
-    if whole is None or (biases and bias is None):
+    joined, bias = _joined(weights), _joined(biases) if biases else None
+    if joined is None or (biases and bias is None):
         pairs = zip(weights, biases or [None] * len(weights), strict=True)
         return tuple(functional.linear(x, weight, bias) for weight, bias in pairs)
-    return functional.linear(x, whole, bias).split([len(weight) for weight in weights], dim=-1)
+    return functional.linear(x, joined, bias).split([len(weight) for weight in weights], dim=-1)
 
 
 def joined_product(x: Tensor, weights: Sequence[Tensor], *, is_joined: bool) -> Tensor:
@@ -58,12 +58,12 @@ def joined_product(x: Tensor, weights: Sequence[Tensor], *, is_joined: bool) -> 
 
 
 def _move_together(parts: Sequence[Tensor]) -> None:
-    whole = torch.cat([part.data for part in parts])
-    for part, moved in zip(parts, whole.split([len(x) for x in parts]), strict=True):
+    joined = torch.cat([part.data for part in parts])
+    for part, moved in zip(parts, joined.split([len(x) for x in parts]), strict=True):
         part.data = moved
 
 
-def joined(parts: Sequence[Tensor]) -> Tensor | None:
+def _joined(parts: Sequence[Tensor]) -> Tensor | None:
     """All of them as one tensor, or None if they do not follow each other in memory."""
     first = parts[0]
     at = first.storage_offset()

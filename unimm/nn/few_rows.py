@@ -3,14 +3,11 @@
 The library's kernels are made for more rows.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._triton import has_triton_package
-
-from unimm.nn.adjacent import joined
 
 FEW_ROWS = 4
 """Rows up to which a matrix is read by our kernels."""
@@ -48,39 +45,22 @@ def multiply(x: Tensor, weight: Tensor) -> Tensor:
     """``x @ weight.T``: ``(..., in)`` and ``(out, in)`` to ``(..., out)``."""
     rows = x.reshape(-1, x.shape[-1]).contiguous()
     out = x.new_empty(len(rows), len(weight))
-    return _product("head", None, rows, weight, out, ()).view(*x.shape[:-1], -1)
+    return _product("head", None, rows, weight, out).view(*x.shape[:-1], -1)
 
 
-def add_product(
-    name: str, x: Tensor, hidden: Tensor, weight: Tensor, ahead: Sequence[Tensor] = ()
-) -> Tensor:
-    """``x + hidden @ weight.T``: ``(R, out)``, ``(R, in)`` and ``(out, in)`` to ``(R, out)``.
-
-    Args:
-        name: how it is cut.
-        x: the stream.
-        hidden: what is multiplied.
-        weight: the matrix.
-        ahead: matrices that the next kernel reads.
-    """
-    return _product(name, x, hidden, weight, torch.empty_like(x), ahead)
+def add_product(name: str, x: Tensor, hidden: Tensor, weight: Tensor) -> Tensor:
+    """``x + hidden @ weight.T``: ``(R, out)``, ``(R, in)`` and ``(out, in)`` to ``(R, out)``."""
+    return _product(name, x, hidden, weight, torch.empty_like(x))
 
 
-def _product(
-    name: str,
-    x: Tensor | None,
-    hidden: Tensor,
-    weight: Tensor,
-    out: Tensor,
-    ahead: Sequence[Tensor],
-) -> Tensor:
+def _product(name: str, x: Tensor | None, hidden: Tensor, weight: Tensor, out: Tensor) -> Tensor:
     from unimm.nn import fused_kernels  # a CPU has no Triton
 
     kernels: Any = fused_kernels
     blocks = cut(name, hidden, hidden.shape[1], out.shape[1])
     kernels.product_kernel[(out.shape[1] // blocks["block_out"],)](
-        hidden if x is None else x, hidden, weight, out, *ask(ahead, weight), out.shape[1],
-        is_added=x is not None, **blocks,
+        hidden if x is None else x, hidden, weight, out, out.shape[1], is_added=x is not None,
+        **blocks,
     )  # fmt: skip
     return out
 
@@ -113,17 +93,6 @@ def cut(
         "maxnreg": num_registers if len(x) <= 2 else None,  # more rows need more
         **overlap(x),
     }
-
-
-def ask(ahead: Sequence[Tensor], other: Tensor) -> tuple[Tensor, int]:
-    """What a kernel asks the GPU's cache to fetch: where matrices begin, and how many bytes.
-
-    Of several matrices those that lie behind each other; of none, nothing of any ``other``.
-    """
-    if not ahead:
-        return other, 0
-    whole = joined(ahead)
-    return ahead[0], (ahead[0] if whole is None else whole).nbytes
 
 
 def overlap(x: Tensor) -> dict[str, bool]:

@@ -9,7 +9,7 @@ heads, ``W`` width of a head.
 
 import triton
 import triton.language as tl
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait, num_threads
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 
 @triton.jit
@@ -110,33 +110,6 @@ def take_over(has_pdl: tl.constexpr):
     if has_pdl:
         gdc_launch_dependents()
         gdc_wait()
-
-
-@triton.jit
-def ask_ahead(ahead, num_ahead, has_pdl: tl.constexpr):
-    """Have the GPU's cache fetch a program's share of what the next kernel multiplies with.
-
-    Memory rests while programs wait for each other and add up. ``num_ahead`` is in bytes.
-    """
-    if has_pdl:
-        thread = tl.arange(0, num_threads())
-        # 32 a program: as few and large as they share the work evenly; sizes are multiples of 16.
-        share = tl.cdiv(num_ahead, tl.num_programs(0) * 512) * 16
-        start = (tl.program_id(0) * 32 + thread) * share
-        size = tl.where(thread < 32, tl.minimum(share, num_ahead - start), 0)
-        tl.inline_asm_elementwise(
-            """{
-            .reg .pred is_some;
-            setp.gt.s32 is_some, $2, 0;
-            @is_some cp.async.bulk.prefetch.L2.global [$1], $2;
-            mov.u32 $0, 0;
-            }""",
-            "=r,l,r",
-            [ahead.to(tl.int64) + start, size],
-            dtype=tl.int32,
-            is_pure=False,
-            pack=1,
-        )
 
 
 @triton.jit
@@ -278,8 +251,7 @@ def weigh(row, gains):
 
 @triton.jit
 def project_kernel(
-    x, x_weight, query_weight, key_weight, value_weight, out, ahead, num_ahead,
-    num_query, num_key, eps,
+    x, x_weight, query_weight, key_weight, value_weight, out, num_query, num_key, eps,
     num_in: tl.constexpr, num_rows: tl.constexpr, block_out: tl.constexpr,
     block_in: tl.constexpr, has_pdl: tl.constexpr,
 ):  # fmt: skip
@@ -292,7 +264,6 @@ def project_kernel(
     outputs = start + tl.arange(0, block_out)
     tiles = load_outputs(weight, outputs - skipped, num_in, block_in)
     gains = load_columns(x_weight, num_in, block_in, "")
-    ask_ahead(ahead, num_ahead, has_pdl)
     take_over(has_pdl)
     rows = load_stream(x, num_in, num_rows, block_in)
     scales, products = inverse_roots(rows, num_in, eps), ()
@@ -306,7 +277,7 @@ def project_kernel(
 
 @triton.jit
 def gate_kernel(
-    x, x_weight, gate_weight, up_weight, out, ahead, num_ahead, num_outputs, eps,
+    x, x_weight, gate_weight, up_weight, out, num_outputs, eps,
     num_in: tl.constexpr, num_rows: tl.constexpr, block_out: tl.constexpr,
     block_in: tl.constexpr, has_pdl: tl.constexpr,
 ):  # fmt: skip
@@ -315,7 +286,6 @@ def gate_kernel(
     gate_tiles = load_outputs(gate_weight, outputs, num_in, block_in)
     up_tiles = load_outputs(up_weight, outputs, num_in, block_in)
     gains = load_columns(x_weight, num_in, block_in, "")
-    ask_ahead(ahead, num_ahead, has_pdl)
     take_over(has_pdl)
     rows = load_stream(x, num_in, num_rows, block_in)
     scales = inverse_roots(rows, num_in, eps)
@@ -329,14 +299,13 @@ def gate_kernel(
 
 @triton.jit
 def product_kernel(
-    x, hidden, weight, out, ahead, num_ahead, num_outputs,
+    x, hidden, weight, out, num_outputs,
     num_in: tl.constexpr, num_rows: tl.constexpr, block_out: tl.constexpr,
     block_in: tl.constexpr, is_added: tl.constexpr, has_pdl: tl.constexpr,
 ):  # fmt: skip
     """A product of a few rows with a matrix, which may be added to the stream ``x``."""
     outputs = tl.program_id(0) * block_out + tl.arange(0, block_out)
     tiles = load_outputs(weight, outputs, num_in, block_in)
-    ask_ahead(ahead, num_ahead, has_pdl)
     take_over(has_pdl)
     rows = load_stream(hidden, num_in, num_rows, block_in)
     before, products = (), ()

@@ -14,7 +14,7 @@ from torch.utils._triton import has_triton_package
 
 from unimm.nn.adjacent import products
 from unimm.nn.attention import attend
-from unimm.nn.few_rows import FEW_ROWS, add_product, ask, cut, overlap
+from unimm.nn.few_rows import FEW_ROWS, add_product, cut, overlap
 from unimm.nn.kv_cache import CacheView
 from unimm.nn.transformer import Attention, Backbone, DecoderLayer, RMSNorm
 
@@ -67,20 +67,14 @@ def run_layers(
     Returns:
         ``(T, D)``, not normalised.
     """
-    layers = [layer for layer in backbone.layers if isinstance(layer, DecoderLayer)]
-    for index, layer in enumerate(layers):
-        following = layers[index + 1] if index + 1 < len(layers) else None
-        stream = _layer(layer, index, stream, angles, view, following)
+    for index, layer in enumerate(backbone.layers):
+        assert isinstance(layer, DecoderLayer)
+        stream = _layer(layer, index, stream, angles, view)
     return stream
 
 
 def _layer(
-    layer: DecoderLayer,
-    index: int,
-    x: Tensor,
-    angles: tuple[Tensor, Tensor],
-    view: CacheView,
-    following: DecoderLayer | None,
+    layer: DecoderLayer, index: int, x: Tensor, angles: tuple[Tensor, Tensor], view: CacheView
 ) -> Tensor:
     """``(T, D)`` to ``(T, D)``."""
     is_few = len(x) <= FEW_ROWS
@@ -91,10 +85,8 @@ def _layer(
     else:
         mixed = _attend(attention, index, projected, angles, view)
     if is_few:
-        gates = mlp.gate_proj.weight, mlp.up_proj.weight
-        x = add_product("output", x, mixed, attention.o_proj.weight, gates)
-        ahead = () if following is None else _projections(following)
-        return add_product("down", x, _gate_few(layer, x), mlp.down_proj.weight, ahead)
+        x = add_product("output", x, mixed, attention.o_proj.weight)
+        return add_product("down", x, _gate_few(layer, x), mlp.down_proj.weight)
     x = torch.addmm(x, mixed, attention.o_proj.weight.t())
     normed = layer.post_attention_layernorm(x)
     gate, up = products(normed, (mlp.gate_proj.weight, mlp.up_proj.weight))
@@ -137,26 +129,24 @@ Projected = tuple[Tensor, Tensor, Tensor]
 
 
 def _project(layer: DecoderLayer, x: Tensor) -> Projected:
-    query, key, value = products(layer.input_layernorm(x), _projections(layer))
+    normed, attention = layer.input_layernorm(x), layer.self_attn
+    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+    query, key, value = products(normed, [module.weight for module in projections])
     return query, key, value
 
 
-def _projections(layer: DecoderLayer) -> tuple[Tensor, Tensor, Tensor]:
-    attention = layer.self_attn
-    return attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight
-
-
 def _project_few(layer: DecoderLayer, x: Tensor) -> Projected:
-    norm, weights = layer.input_layernorm, _projections(layer)
-    num_query, num_key, _ = map(len, weights)
+    attention, norm = layer.self_attn, layer.input_layernorm
+    num_query, num_key = (len(m.weight) for m in (attention.q_proj, attention.k_proj))
     out = x.new_empty(len(x), num_query + 2 * num_key)
     blocks = cut("project", x, x.shape[1], gcd(num_query, num_key))
     _kernels().project_kernel[(out.shape[1] // blocks["block_out"],)](
         x,
         norm.weight,
-        *weights,
+        attention.q_proj.weight,
+        attention.k_proj.weight,
+        attention.v_proj.weight,
         out,
-        *ask([layer.self_attn.o_proj.weight], x),
         num_query,
         num_key,
         norm.eps,
@@ -176,7 +166,6 @@ def _gate_few(layer: DecoderLayer, x: Tensor) -> Tensor:
         mlp.gate_proj.weight,
         mlp.up_proj.weight,
         out,
-        *ask([mlp.down_proj.weight], x),
         out.shape[1],
         norm.eps,
         **blocks,
