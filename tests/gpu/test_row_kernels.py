@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import packed, random_story, tiny_model, tiny_objective
+from helpers import packed, random_story, tiny_image_tokenizer, tiny_model, tiny_objective
 from kernel_device import DEVICE, IS_INTERPRETED, KERNEL_MARKS
 from torch.nn import functional
 
@@ -102,6 +102,7 @@ def test_a_model_learns_the_same_with_and_without(objective, has_pictures, monke
     batch = packed(tiny_objective(objective), [documents[:1], documents[1:]]).to(DEVICE)
     batch.code_ids[batch.code_ids % 5 == 0] = NULL_CODE
     model = tiny_model(objective).to(DEVICE)
+    model.bind(tiny_image_tokenizer().to(DEVICE))
     found = []
     for by_kernel in (True, False):
         monkeypatch.setattr(rows, "has_row_kernels", lambda _, by_kernel=by_kernel: by_kernel)

@@ -14,7 +14,7 @@ FEW_ROWS = 4
 
 PRODUCTS: dict[str, tuple[int, int, int | None]] = {
     "project": (4, 1, None),
-    "output": (4, 4, None),
+    "output": (2, 2, None),
     "gate": (4, 4, 80),
     "down": (1, 4, None),
     "head": (4, 1, None),

@@ -216,6 +216,9 @@ class CacheView:
         last = self.write_at
         last_visible = last if self.is_causal else last[:, -1:].expand(-1, self.num_new)
         mask = slots[None, None] <= last_visible[:, :, None]  # (R, n, S)
+        if mask.is_cuda:  # what the library would make of it in every layer
+            bias = torch.zeros(mask.shape, dtype=self.cache.keys.dtype, device=mask.device)
+            mask = bias.masked_fill_(~mask, float("-inf"))
         return Visibility(dense=mask[:, None])
 
     def update(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
