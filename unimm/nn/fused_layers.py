@@ -21,7 +21,7 @@ from unimm.nn.transformer import Attention, Backbone, DecoderLayer, RMSNorm
 LONGEST = 4096
 """Positions up to which one program attends for a head; longer rows want several."""
 
-ATTENTION = {"few": (8, 8), "many": (4, 1)}
+ATTENTION = {"few": (16, 4), "many": (4, 1)}
 """Tiles of keys that a program asks for at once, and its warps, by number of rows."""
 
 
