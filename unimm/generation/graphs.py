@@ -77,13 +77,14 @@ class StepGraphs:
         at = torch.zeros(1, dtype=torch.int64, device=last.device)
         rest = positions.shape[1]
         while rest:
-            kind = self._kind(rows, 1, is_causal=True, reach=self._chain_reach(rows, last, rest))
-            count = min(rest, kind.longest - self.cache.reach(rows, 1) + 1)
+            kind = self._chain_kind(rows, last, rest)
             link = partial(self._link, kind, rows, chain)
             state = (last, at, self.cache.lengths_of(rows), positions, *chain.state)
             if kind.is_run:
+                count = min(rest, kind.longest - self.cache.reach(rows, 1) + 1)
                 self._recorder.repeat((kind, chain.key), link, count, *state, after=on_block)
             else:
+                count = 1
                 link(*state)
                 on_block()
             self.cache.advance(rows, [count] * len(rows))
@@ -113,21 +114,22 @@ class StepGraphs:
         at.add_(1)
         lengths.add_(1)
 
-    def _chain_reach(self, rows: list[int], last: Tensor, num_blocks: int) -> int:
-        """Positions that a recording of a chain's next blocks is to serve."""
-        end = self.cache.reach(rows, num_blocks)
-        is_free = end <= LONGEST and can_fuse(self.backbone, last)
-        return end if is_free else self.cache.reach(rows, 1)
+    def _chain_kind(self, rows: list[int], last: Tensor, num_blocks: int) -> "_Kind":
+        """Of a chain's next blocks, all of them where attention does not mind how far rows go."""
+        kind, end = self._kind(rows, 1, is_causal=True), self.cache.reach(rows, num_blocks)
+        if kind.is_run and end <= LONGEST and can_fuse(self.backbone, last):
+            return kind._replace(longest=self._rounded(end))
+        return kind
 
-    def _kind(
-        self, rows: list[int], num_new: int, *, is_causal: bool, reach: int | None = None
-    ) -> "_Kind":
-        reach = reach or self.cache.reach(rows, num_new)
+    def _rounded(self, reach: int) -> int:
+        return min(-(-reach // BUCKET) * BUCKET, self.cache.max_length)
+
+    def _kind(self, rows: list[int], num_new: int, *, is_causal: bool) -> "_Kind":
+        reach = self.cache.reach(rows, num_new)
         # A step that sees all of equally long rows needs no mask, but serves this length only.
         is_full = self.cache.is_full(rows, is_causal=is_causal)
         is_run = rows[-1] - rows[0] == len(rows) - 1
-        rounded = min(-(-reach // BUCKET) * BUCKET, self.cache.max_length)
-        longest = reach if is_full or not is_run else rounded
+        longest = reach if is_full or not is_run else self._rounded(reach)
         return _Kind(rows[0], num_new, longest, is_causal, is_full, is_run)
 
     def _step(

@@ -3,6 +3,7 @@
 import copy
 import gc
 import weakref
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 from unimm.generation import graphs
 from unimm.generation.graphs import can_keep, keep_workspace, take_workspace
 from unimm.nn.recorded import Recorder
+from unimm.objectives.base import Chain
 
 
 @pytest.fixture
@@ -83,3 +85,49 @@ def test_a_model_in_training_keeps_no_cache(model):
     model.objective("next_token").requires_grad_(True)  # also when training began meanwhile
     assert not can_keep(workspace)
     assert not can_keep(take_workspace(model, num_rows=2, capacity=8))
+
+
+def plain_block(backbone, drawn, table, *, last, at, positions, view):
+    x = table[drawn][:, None].repeat(len(last) // len(drawn), 1, 1)
+    last.copy_(backbone(x, positions.index_select(1, at), cache=view)[:, 0])
+    at.add_(1)
+    view.lengths.add_(1)
+
+
+@pytest.mark.parametrize("rows", [[0, 1], [0, 2]])
+def test_a_chain_runs_all_its_blocks_across_the_end_of_a_bucket(model, rows, monkeypatch):
+    """Of neighbours as one recording where a GPU's kernels would run, of others one by one."""
+    monkeypatch.setattr(graphs, "BUCKET", 4)
+    monkeypatch.setattr(graphs, "run_block", plain_block)
+    kinds: list[int] = []
+    link = graphs.StepGraphs._link
+
+    def watched(self, kind, *given):
+        kinds.append(kind.longest)
+        link(self, kind, *given)
+
+    monkeypatch.setattr(graphs.StepGraphs, "_link", watched)
+    found = []
+    for is_fused in (False, True):
+        monkeypatch.setattr(graphs, "can_fuse", lambda *_, is_fused=is_fused: is_fused)
+        steps = take_workspace(model, num_rows=3, capacity=12).graphs
+        chain = Chain(
+            last=torch.ones(2, model.config.backbone.dim),
+            positions=torch.arange(7)[None, :, None].expand(1, -1, 3),
+            follow=lambda last, at: (at + 3) % 8,
+            embed=model.code_embedding,
+            state=(),
+            key=(),
+        )
+        kinds.clear()
+        count: list[int] = []
+        with torch.no_grad():
+            last = steps.run_chain(
+                rows, chain, chain.positions.expand(2, -1, -1), on_block=partial(count.append, 1)
+            )
+        assert len(count) == len(kinds) == 7
+        assert [steps.cache.lengths[row] for row in rows] == [7, 7]
+        one_kind = is_fused and rows == [0, 1]
+        assert (len(set(kinds)) == 1) == one_kind and max(kinds) == (7 if rows == [0, 2] else 8)
+        found.append(last)
+    torch.testing.assert_close(*found)
