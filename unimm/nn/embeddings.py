@@ -58,7 +58,7 @@ class ZeroLinear(nn.Linear):
 def sinusoid(values: Tensor) -> Tensor:
     """Cosines and sines of scalars ``(...)``, always float32: ``(..., 2 * NUM_FREQUENCIES)``."""
     assert values.dtype == torch.float32, f"times are float32 throughout, got {values.dtype}"
-    angles = values[..., None] * _kept(_frequencies, values.device)
+    angles = values[..., None] * kept(_frequencies, values.device)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
@@ -107,7 +107,7 @@ def grid_sinusoid(
     Returns:
         ``(height * width, dim)``, raster order; inference keeps it, so nobody may write to it.
     """
-    return _kept(_grid_sinusoid, height, width, dim, device, dtype)
+    return kept(_grid_sinusoid, height, width, dim, device, dtype)
 
 
 def _grid_sinusoid(
@@ -126,7 +126,7 @@ def _frequencies(device: torch.device) -> Tensor:
     return torch.exp(-math.log(10_000) * order / NUM_FREQUENCIES)
 
 
-def _kept(make: Callable[..., Tensor], *key: Hashable) -> Tensor:
+def kept(make: Callable[..., Tensor], *key: Hashable) -> Tensor:
     """``make(*key)``, at inference kept from one evaluation to the next.
 
     A step of training makes it anew: that is little of it, and it may be a step of fake tensors.

@@ -26,7 +26,7 @@ def angles_kernel(positions, frequencies, cosines, sines, half: tl.constexpr, bl
 
 @triton.jit
 def load_head(x, at, width: tl.constexpr):
-    """A head's numbers ``at (.., W)``, and for each that of the other half; float32."""
+    """A head's numbers ``at (n, W)``, and for each that of the other half; float32."""
     half: tl.constexpr = width // 2
     run: tl.constexpr = min(half, 8)  # that lie together, which the compiler does not see
     other = tl.multiple_of(tl.max_contiguous(at ^ half, (1, run)), (1, run))
@@ -44,7 +44,7 @@ def load_turn(cosines, sines, place, at, width: tl.constexpr):
 
 @triton.jit
 def rotate(head, gain, turn, eps, width: tl.constexpr, has_norm: tl.constexpr):
-    """Rotate heads ``(.., W)``: float32, and what is left to multiply them with, their norm."""
+    """Rotate heads ``(n, W)``: float32, and what is left to multiply them with, ``(n, 1)``."""
     x, other = head
     if has_norm:
         scale = tl.rsqrt(tl.sum(x * x, 1, keep_dims=True) / width + eps)
@@ -124,8 +124,8 @@ def attend_one_kernel(
 
     Programs are ``(R, H)``. The new key and value are in hand: nobody waits for their writing.
     Softmax is taken tile by tile (Milakov and Gimelshein, 2018), by each of ``lanes`` for itself:
-    lanes are brought together once, behind the last tile. Every lane rotates the new heads anew,
-    which takes less time than handing them from one to the others.
+    lanes are brought together once, behind the last tile. Every lane rotates the new heads anew:
+    no warp waits for another before that.
     """
     row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     kv_head = head // group

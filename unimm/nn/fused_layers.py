@@ -4,7 +4,6 @@ With few rows everything is read-once kernels of our own; with many the library 
 ours do what lies between. Legend as in ``transformer.py``; ``T`` is ``R n``, positions of a step.
 """
 
-from functools import cache
 from math import gcd
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch.utils._triton import has_triton_package
 
 from unimm.nn.adjacent import products
 from unimm.nn.attention import attend
+from unimm.nn.embeddings import kept
 from unimm.nn.few_rows import FEW_ROWS, add_product, cut, overlap
 from unimm.nn.kv_cache import CacheView
 from unimm.nn.transformer import Attention, Backbone, DecoderLayer, RMSNorm
@@ -116,12 +116,14 @@ def _angles(position_ids: Tensor, width: int, base: float) -> tuple[Tensor, Tens
     return cosines, sines
 
 
-@cache  # never dropped: recorded steps read it where it lies
 def frequencies_of(width: int, base: float, device: torch.device) -> Tensor:
-    """Rotary frequencies ``(width / 2,)``: four kernels that no step need repeat."""
-    with torch.inference_mode(False), torch.no_grad():
-        steps = torch.arange(width // 2, device=device, dtype=torch.float32)
-        return base ** (-2.0 * steps / width)
+    """Rotary frequencies ``(width / 2,)`` float32: four kernels that no step need repeat."""
+    return kept(_frequencies, width, base, device)
+
+
+def _frequencies(width: int, base: float, device: torch.device) -> Tensor:
+    steps = torch.arange(width // 2, device=device, dtype=torch.float32)
+    return base ** (-2.0 * steps / width)
 
 
 Projected = tuple[Tensor, Tensor, Tensor]

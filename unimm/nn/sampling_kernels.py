@@ -19,6 +19,7 @@ def _join(
     highest, lowest, count, total, squares,
     other_highest, other_lowest, other_count, other_total, other_squares,
 ):  # fmt: skip
+    """Extremes and sums of two stretches of a row, put together."""
     return (
         tl.maximum(highest, other_highest),
         tl.minimum(lowest, other_lowest),
@@ -48,6 +49,7 @@ def find_reach(distance, weights, wanted, unit, high, within, guess, step):
         step: how much farther for one more of weight; 0 for no guess.
     """
     low, below = tl.full((), 0, tl.int32), tl.full((), 0.0, tl.float32)
+    # Sums, because what is a constant here could not change in a loop.
     turn, guess, step = tl.full((), 0, tl.int32), below + guess, below + step
     while (low < high) & (within > wanted):
         if (turn % 8 == 7) | (within - below <= 6 * unit):
