@@ -13,6 +13,7 @@ from unimm.nn.adjacent import products
 from unimm.nn.embeddings import ZeroLinear
 from unimm.nn.fused_modulation import can_fuse, norm_heads_fused
 from unimm.nn.modulation import EPS, Modulation, Modulations, Residual, TableModulation
+from unimm.nn.normed_attention import can_attend, normed_attention
 from unimm.nn.transformer import RMSNorm
 
 Conditioning = Literal[
@@ -41,16 +42,8 @@ class MLP(nn.Sequential):
         return last(inner).view(x.shape)
 
 
-def norm_heads(heads: Tensor, norm: RMSNorm) -> Tensor:
-    """Normalise queries or keys ``(B, H, n, D / H)`` that nobody else holds."""
-    if norm.training or not can_fuse(heads):
-        return norm(heads).to(heads.dtype)  # autocast normalises in float32
-    norm_heads_fused((heads, norm.weight), eps=norm.eps)
-    return heads
-
-
 class Queries(nn.Module):
-    """Queries of one stream, normalised per head: ``(B, n, D)`` to ``(B, H, n, D / H)``."""
+    """Queries of one stream, with a norm for each head that is left to ``normalise``."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -59,8 +52,8 @@ class Queries(nn.Module):
         self.norm = RMSNorm(dim // num_heads, EPS)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Project and normalise."""
-        return norm_heads(self.cut(self.linear(x)), self.norm)
+        """Project ``(B, n, D)`` to ``(B, H, n, D / H)``."""
+        return self.cut(self.linear(x))
 
     def cut(self, projected: Tensor) -> Tensor:
         """Cut into heads."""
@@ -68,7 +61,7 @@ class Queries(nn.Module):
 
 
 class KeysValues(nn.Module):
-    """Keys, normalised per head, and values of one stream: two ``(B, H, n, D / H)``."""
+    """Keys, with a norm for each head that is left to ``normalise``, and values of one stream."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -77,9 +70,8 @@ class KeysValues(nn.Module):
         self.norm = RMSNorm(dim // num_heads, EPS)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Project ``(B, n, D)`` and normalise the keys."""
-        key, value = self.cut(self.linear(x))
-        return norm_heads(key, self.norm), value
+        """Project ``(B, n, D)`` to two ``(B, H, n, D / H)``."""
+        return self.cut(self.linear(x))
 
     def cut(self, projected: Tensor) -> tuple[Tensor, Tensor]:
         """Cut ``(B, n, 2 D)`` into heads of keys and of values."""
@@ -94,10 +86,17 @@ def project(x: Tensor, queries: Queries, keys_values: KeysValues) -> tuple[Tenso
         return queries(x), *keys_values(x)
     layers = (queries.linear, keys_values.linear)
     query, both = products(x, [layer.weight for layer in layers], [layer.bias for layer in layers])
-    query, (key, value) = queries.cut(query), keys_values.cut(both)
-    norms = (query, queries.norm.weight), (key, keys_values.norm.weight)
-    norm_heads_fused(*norms, eps=queries.norm.eps)
-    return query, key, value
+    return queries.cut(query), *keys_values.cut(both)
+
+
+def normalise(*heads: tuple[Tensor, RMSNorm]) -> list[Tensor]:
+    """Heads ``(B, H, n, D / H)`` that nobody else holds, normalised."""
+    if heads[0][1].training or not can_fuse(*(x for x, _ in heads)):
+        return [norm(x).to(x.dtype) for x, norm in heads]  # autocast normalises in float32
+    is_one_pass = len({x.shape for x, _ in heads}) == 1
+    for some in [heads] if is_one_pass else [[pair] for pair in heads]:
+        norm_heads_fused(*((x, norm.weight) for x, norm in some), eps=EPS)
+    return [x for x, _ in heads]
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -124,8 +123,15 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
         """``x (B, n, D)`` and ``source (B, m, D)`` to ``(B, n, D)``."""
         if x is source:
-            return self.output(attend(*project(x, self.queries, self.keys_values)))
-        return self.output(attend(self.queries(x), *self.keys_values(source)))
+            query, key, value = project(x, self.queries, self.keys_values)
+        else:
+            query, (key, value) = self.queries(x), self.keys_values(source)
+        norms = self.queries.norm, self.keys_values.norm
+        if not self.training and can_fuse(query, key) and can_attend(query, key):
+            weights = norms[0].weight, norms[1].weight
+            return self.output(normed_attention(query, key, value, weights, eps=EPS))
+        query, key = normalise((query, norms[0]), (key, norms[1]))
+        return self.output(attend(query, key, value))
 
 
 class Block(nn.Module):
@@ -201,6 +207,19 @@ class Stream(nn.Module):
         self.output = None if pre_only else nn.Linear(dim, dim)
         self.mlp = None if pre_only else MLP(dim, mlp_ratio)
 
+    def look(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of ``(B, n, D)``, ``(B, H, n, D / H)`` each."""
+        assert self.queries is not None
+        query, key, value = project(x, self.queries, self.keys_values)
+        query, key = normalise((query, self.queries.norm), (key, self.keys_values.norm))
+        return query, key, value
+
+    def show(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values alone."""
+        key, value = self.keys_values(x)
+        (key,) = normalise((key, self.keys_values.norm))
+        return key, value
+
     def finish(self, x: Residual, mixed: Tensor, modulation: tuple[Tensor, ...]) -> None:
         """Add the joint attention's result ``(B, n, D)`` and the feed-forward."""
         assert self.output is not None and self.mlp is not None
@@ -226,17 +245,15 @@ class MMDiTBlock(nn.Module):
 
     def advance(self, x: Residual, context: Residual, modulations: Modulations) -> None:
         """``forward`` upon streams."""
-        assert self.image.queries is not None
         ours, theirs = next(modulations), next(modulations)
         image, told = x.modulate(*ours[:2]), context.modulate(*theirs[:2])
-        query, *seen = project(image, self.image.queries, self.image.keys_values)
+        query, *seen = self.image.look(image)
         if self.context.queries is None:
-            sides = zip(seen, self.context.keys_values(told), strict=True)
+            sides = zip(seen, self.context.show(told), strict=True)
             key, value = (torch.cat(pair, dim=2) for pair in sides)  # (B, H, n + m, D / H)
             self.image.finish(x, attend(query, key, value), ours)
             return
-        others = project(told, self.context.queries, self.context.keys_values)
-        sides = zip((query, *seen), others, strict=True)
+        sides = zip((query, *seen), self.context.look(told), strict=True)
         mixed = attend(*(torch.cat(pair, dim=2) for pair in sides))
         first, second = mixed.split([image.shape[1], told.shape[1]], dim=1)
         self.image.finish(x, first, ours)
