@@ -84,6 +84,7 @@ def test_fused_steps_are_those_of_the_layers(dtype, num_rows, num_new, is_causal
         for step in range(3):
             x = torch.randn(num_rows, num_new, backbone.config.dim, generator=generator)
             x = x.to(DEVICE, dtype)
+            given = x.clone()
             positions = torch.randint(0, 900, (num_rows, num_new, 3), generator=generator)
             positions = positions.to(DEVICE)
             found = []
@@ -94,6 +95,7 @@ def test_fused_steps_are_those_of_the_layers(dtype, num_rows, num_new, is_causal
                 else:
                     found.append(run(x, positions, cache=view))
                 cache.advance(rows, [num_new] * num_rows)
+            assert torch.equal(x, given)
             expected, got = (y.float() for y in found)
             assert expected.std() > 0.1
             error = float((expected - got).norm() / expected.norm())

@@ -87,14 +87,16 @@ def _layer(
     if is_few:
         x = add_product("output", x, mixed, attention.o_proj.weight)
         return add_product("down", x, _gate_few(layer, x), mlp.down_proj.weight)
-    x = torch.addmm(x, mixed, attention.o_proj.weight.t())
+    # In place, or the library copies the stream first; the first layer's is the caller's.
+    weight = attention.o_proj.weight.t()
+    x = x.addmm_(mixed, weight) if index else torch.addmm(x, mixed, weight)
     normed = layer.post_attention_layernorm(x)
     gate, up = products(normed, (mlp.gate_proj.weight, mlp.up_proj.weight))
     hidden = torch.empty_like(gate, memory_format=torch.contiguous_format)
     _kernels().gated_kernel[(len(x), -(-hidden.shape[1] // 1024))](
         gate, up, hidden, hidden.shape[1], gate.stride(0), up.stride(0), block=1024
     )
-    return torch.addmm(x, hidden, mlp.down_proj.weight.t())
+    return x.addmm_(hidden, mlp.down_proj.weight.t())
 
 
 def _kernels() -> Any:
