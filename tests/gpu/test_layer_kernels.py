@@ -48,8 +48,7 @@ def run(model, batch, backend, dtype):
 @pytest.fixture
 def few_heads_at_once(monkeypatch):
     """Several programs, each with several blocks, none of which is full."""
-    for name in ("ROTATION", "ROTATION_GRADIENT"):
-        monkeypatch.setattr(own, name, (1024, 4))
+    monkeypatch.setattr(own, "ROTATION", (1024, 4))
     monkeypatch.setattr(own, "PROGRAMS", 3)
     monkeypatch.setattr(add_norm, "PROGRAMS", 3)
 

@@ -16,10 +16,10 @@ from unimm.nn.span_tiles import KeyLists
 
 ROTATION = (2048, 2)
 """Numbers of heads that a program of the rotation has in hand at once, and its warps (H200)."""
-ROTATION_GRADIENT = (2048, 4)
-"""The same for its gradient."""
 PROGRAMS = 528
-"""Of the gradient, at most: as many as an H100 runs at once, four a multiprocessor."""
+"""Of its gradient, at most: as many as an H100 runs at once, four a multiprocessor."""
+_WARP_NUMBERS = 512
+"""Of half a position's heads that a warp of the gradient has in hand."""
 
 
 def joined_attention(
@@ -90,7 +90,8 @@ def _attention(
     num_rows, length, size = joined.shape
     num_rotated = _num_rotated(size, num_heads, width)
     rotated = joined.new_empty(num_rows, length, num_rotated, width)
-    block_rows, block_half, num_warps = _blocks(width, ROTATION)
+    block_half, num_warps = _power(width // 2), ROTATION[1]
+    block_rows = max(1, ROTATION[0] // (2 * block_half))
     _kernels().rotate_kernel[(-(-rotated[..., 0].numel() // block_rows),)](
         *(joined, query_weight, key_weight, cosines, sines, rotated),
         *(rotated[..., 0].numel(), size, eps),
@@ -167,21 +168,20 @@ def _run_rotate_gradient(
     """Turn the gradients in ``found`` back; those of the weights, ``(2, d)``."""
     num_rows, length, size = joined.shape
     width = cosines.shape[-1]
-    block_rows, block_half, num_warps = _blocks(width, ROTATION_GRADIENT)
-    count = num_rows * length * num_rotated
-    num_programs = min(PROGRAMS, -(-count // block_rows))
+    block_heads, block_half = _power(num_rotated), _power(width // 2)
+    num_programs = min(PROGRAMS, num_rows * length)
     for_weights = joined.new_empty(num_programs, 2, width, dtype=torch.float32)
     has_norm = query_weight.numel() > 0
     _kernels().rotate_gradient_kernel[(num_programs,)](
         *(joined, query_weight, key_weight, cosines, sines, found, for_weights),
-        *(count, size, size, eps),
+        *(num_rows * length, size, size, eps),
         num_heads=num_heads,
         num_rotated=num_rotated,
         width=width,
         has_norm=has_norm,
-        block_rows=block_rows,
+        block_heads=block_heads,
         block_half=block_half,
-        num_warps=num_warps,
+        num_warps=min(max(1, block_heads * block_half // _WARP_NUMBERS), 16),
     )
     return _kernels().sum_rows(for_weights) if has_norm else for_weights.new_empty(2, 0)
 
@@ -235,10 +235,9 @@ def _num_rotated(size: int, num_heads: int, width: int) -> int:
     return num_heads + (size // width - num_heads) // 2
 
 
-def _blocks(width: int, cut: tuple[int, int]) -> tuple[int, int, int]:
-    """Heads that a program has in hand, half their width as a power of two, and its warps."""
-    block_half = 1 << (width // 2 - 1).bit_length()
-    return max(1, cut[0] // (2 * block_half)), block_half, cut[1]
+def _power(number: int) -> int:
+    """The next power of two: Triton's blocks have such sizes."""
+    return 1 << (number - 1).bit_length()
 
 
 def _kernels() -> Any:

@@ -64,39 +64,38 @@ def rotate_kernel(
 @triton.jit
 def rotate_gradient_kernel(
     joined, query_weight, key_weight, cosines, sines, found, for_weights,
-    num_rows, joined_stride, found_stride, eps,
+    num_positions, joined_stride, found_stride, eps,
     num_heads: tl.constexpr, num_rotated: tl.constexpr, width: tl.constexpr,
-    has_norm: tl.constexpr, block_rows: tl.constexpr, block_half: tl.constexpr,
+    has_norm: tl.constexpr, block_heads: tl.constexpr, block_half: tl.constexpr,
 ):  # fmt: skip
     """Turn gradients of rotated heads into those of the heads before, where they lie in ``found``.
 
     ``for_weights (programs, 2, d)`` float32 gets what each program adds to the gradients of the
-    weights of queries and of keys.
+    weights of queries and of keys. A program has all heads of a position in hand, so that it reads
+    angles once for them and weights once for all positions.
     """
     half: tl.constexpr = width // 2
-    at = tl.arange(0, block_half)[None, :]
-    nothing = tl.zeros((block_rows, block_half), tl.float32)
-    query1, query2, key1, key2 = nothing, nothing, nothing, nothing
-    first, step = tl.program_id(0) * block_rows, tl.num_programs(0) * block_rows
-    for start in tl.range(first, num_rows, step, num_stages=3):  # reads ahead
-        row = (start + tl.arange(0, block_rows)[:, None]).to(tl.int64)
-        is_in = (row < num_rows) & (at < half)
-        position, head = row // num_rotated, row % num_rotated
+    head, at = tl.arange(0, block_heads)[:, None], tl.arange(0, block_half)[None, :]
+    is_in = (head < num_rotated) & (at < half)
+    is_query = head < num_heads
+    if has_norm:
+        g1, g2 = load_gains(query_weight, key_weight, is_query, at, half)
+        sums1 = tl.zeros((block_heads, block_half), tl.float32)
+        sums2 = sums1
+    for i in tl.range(tl.program_id(0), num_positions, tl.num_programs(0), num_stages=3):
+        position = tl.full((1, 1), i, tl.int64)
         target = position * found_stride + head * width
         given1, given2 = load_halves(found, target, at, is_in, half)
-        cosine = tl.load(cosines + position * width + at, mask=is_in, other=0.0)
-        sine = tl.load(sines + position * width + at, mask=is_in, other=0.0)
+        angle = position * width + at
+        cosine = tl.load(cosines + angle, mask=at < half, other=0.0)
+        sine = tl.load(sines + angle, mask=at < half, other=0.0)
         y1, y2 = given1 * cosine + given2 * sine, given2 * cosine - given1 * sine
         if has_norm:
-            is_query = head < num_heads
             x1, x2 = load_halves(joined, position * joined_stride + head * width, at, is_in, half)
             scale = tl.rsqrt((tl.sum(x1 * x1 + x2 * x2, 1, keep_dims=True)) / width + eps)
             x1, x2 = x1 * scale, x2 * scale
-            query1 += tl.where(is_query, y1 * x1, 0.0)
-            query2 += tl.where(is_query, y2 * x2, 0.0)
-            key1 += tl.where(is_query, 0.0, y1 * x1)
-            key2 += tl.where(is_query, 0.0, y2 * x2)
-            g1, g2 = load_gains(query_weight, key_weight, is_query, at, half)
+            sums1 += y1 * x1
+            sums2 += y2 * x2
             y1, y2 = y1 * g1, y2 * g2
             mean = tl.sum(y1 * x1 + y2 * x2, 1, keep_dims=True) / width
             y1, y2 = scale * (y1 - x1 * mean), scale * (y2 - x2 * mean)
@@ -105,10 +104,21 @@ def rotate_gradient_kernel(
         tl.store(found + target + half + at, y2.to(dtype), mask=is_in)
     if has_norm:
         for_weights += tl.program_id(0).to(tl.int64) * 2 * width + at
-        tl.store(for_weights, tl.sum(query1, 0, keep_dims=True), mask=at < half)
-        tl.store(for_weights + half, tl.sum(query2, 0, keep_dims=True), mask=at < half)
-        tl.store(for_weights + width, tl.sum(key1, 0, keep_dims=True), mask=at < half)
-        tl.store(for_weights + width + half, tl.sum(key2, 0, keep_dims=True), mask=at < half)
+        store_sums(
+            for_weights, tl.where(is_query, sums1, 0.0), tl.where(is_query, sums2, 0.0), half
+        )
+        for_weights += width
+        store_sums(
+            for_weights, tl.where(is_query, 0.0, sums1), tl.where(is_query, 0.0, sums2), half
+        )
+
+
+@triton.jit
+def store_sums(places, first, second, half: tl.constexpr):
+    """Sums over heads ``(R, d / 2)`` of both halves; ``places (1, d / 2)``."""
+    is_in = tl.arange(0, first.shape[1])[None, :] < half
+    tl.store(places, tl.sum(first, 0, keep_dims=True), mask=is_in)
+    tl.store(places + half, tl.sum(second, 0, keep_dims=True), mask=is_in)
 
 
 @triton.jit

@@ -9,7 +9,7 @@ from statistics import median
 import torch
 
 from unimm.evaluation import peer_programs
-from unimm.evaluation.ceilings import measure_ceilings, seconds_of
+from unimm.evaluation.ceilings import measure_ceilings, measure_held_flops, seconds_of
 from unimm.evaluation.drawing_pairs import our_drawing, our_head, our_shares, shrunk
 from unimm.evaluation.random_models import SIZES, RandomModel, random_pipeline
 from unimm.evaluation.side_by_side import Program, in_turns
@@ -217,10 +217,14 @@ ROWS: dict[str, Callable[[Setting], Found]] = {
 
 def _utilisation(setting: Setting, step: MeasuredStep, milliseconds: float) -> Row:
     ceiling = measure_ceilings(setting.device, torch.bfloat16).flops_per_second
+    seconds = 0.1 if setting.tiny else 3.0
+    held = measure_held_flops(setting.device, torch.bfloat16, seconds=seconds)
     achieved = step.flops[0] / milliseconds * 1000
     return {
         "ms a step": float(f"{milliseconds:.4g}"),
         "TFLOP/s": float(f"{achieved / 1e12:.4g}"),
         "ceiling, TFLOP/s": float(f"{ceiling / 1e12:.4g}"),
         "share": float(f"{achieved / ceiling:.3g}"),
+        "held ceiling, TFLOP/s": float(f"{held / 1e12:.4g}"),
+        "share of it": float(f"{achieved / held:.3g}"),
     }

@@ -7,7 +7,8 @@ import pytest
 import torch
 from pipelines import tiny_pipeline
 
-from unimm.evaluation.ceilings import Ceilings, measure_ceilings
+from unimm.evaluation import ceilings
+from unimm.evaluation.ceilings import Ceilings, measure_ceilings, measure_held_flops
 from unimm.evaluation.drawing_cost import Cost, context_cost, count_work
 from unimm.evaluation.line_chart import chart_grid, line_chart
 from unimm.evaluation.random_models import SIZES, random_pipeline
@@ -144,3 +145,16 @@ def test_charts_stand_in_rows():
     places = [(x.attrib["x"], x.attrib["y"]) for x in root.findall("{*}svg")]
     assert places == [("0", "0"), ("640", "0"), ("0", "380")]
     assert root.attrib["viewBox"] == "0 0 1280 760"
+
+
+def test_a_held_ceiling_is_of_products_that_go_on(monkeypatch):
+    """Products run for the time that is asked for, and the later half of them counts."""
+    calls, pace = [], iter([1.0, 1.0, 3.0, 3.0])
+
+    def seconds_of(work, *_, **__):
+        calls.append(work())
+        return [next(pace)]
+
+    monkeypatch.setattr(ceilings, "seconds_of", seconds_of)
+    found = measure_held_flops(torch.device("cpu"), torch.float32, seconds=8)
+    assert len(calls) == 4 and found == 2 * 1024**3 / 3

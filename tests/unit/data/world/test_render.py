@@ -52,7 +52,7 @@ def test_pixels_are_the_golden_ones_within_one_level(renderer, size):
     scenes = [Scene.from_json(line) for line in (GOLDEN / "scenes.jsonl").read_text().splitlines()]
     rgb = renderer.render(scenes, size=size, only_rgb=True).rgb
     drawn = torch.cat([*rgb.permute(0, 2, 3, 1)], dim=1).numpy().astype(int)
-    golden = np.asarray(Image.open(GOLDEN / f"{size}.png").convert("RGB")).astype(int)
+    golden = np.asarray(Image.open(GOLDEN / f"{size}.webp").convert("RGB")).astype(int)
     assert np.abs(drawn - golden).max() <= 1
 
 
