@@ -82,6 +82,7 @@ def rotate_gradient_kernel(
         g1, g2 = load_gains(query_weight, key_weight, is_query, at, half)
         sums1 = tl.zeros((block_heads, block_half), tl.float32)
         sums2 = sums1
+    # Positions to come are on their way while a program works on this one.
     for i in tl.range(tl.program_id(0), num_positions, tl.num_programs(0), num_stages=3):
         position = tl.full((1, 1), i, tl.int64)
         target = position * found_stride + head * width
