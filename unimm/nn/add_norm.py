@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unimm.nn.kernel_blocks import cut_row, next_power
+
 PROGRAMS = 528
 """Of the gradient, at most: as many as an H100 runs at once, four a multiprocessor."""
 _WARP_NUMBERS = 128
@@ -39,7 +41,8 @@ def _add_norm(x: Tensor, branch: Tensor, weight: Tensor, eps: float) -> tuple[Te
     added, normed, size = torch.empty_like(x), torch.empty_like(x), x.shape[-1]
     if x.numel():
         _kernels().add_norm_kernel[(x.numel() // size,)](
-            x, branch, weight, added, normed, size, eps, **_cut(size)
+            *(x, branch, weight, added, normed, size, eps),
+            **cut_row(size, numbers_a_warp=_WARP_NUMBERS),
         )
     return added, normed
 
@@ -90,15 +93,9 @@ def _gradients(ctx: Any, for_added: Tensor, for_normed: Tensor) -> tuple[Tensor 
 _add_norm.register_autograd(_gradients, setup_context=_keep)
 
 
-def _cut(size: int) -> dict[str, int]:
-    """How a row is cut."""
-    block = 1 << (size - 1).bit_length()
-    return {"block": block, "num_warps": min(max(1, block // _WARP_NUMBERS), 16)}
-
-
 def _cut_gradient(size: int) -> dict[str, int]:
     """How rows are cut for the gradient, and how many steps ahead they are read."""
-    block = 1 << (size - 1).bit_length()
+    block = next_power(size)
     block_rows = max(1, _NUMBERS // block)
     num_warps = min(max(1, block_rows * block // _GRADIENT_WARP_NUMBERS), 16)
     stages = 3 if block <= 4096 else 2  # wider rows would not fit

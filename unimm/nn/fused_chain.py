@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unimm.nn.few_rows import overlap
 from unimm.nn.fused_layers import frequencies_of, run_layers
+from unimm.nn.kernel_blocks import next_power
 from unimm.nn.kv_cache import CacheView
 from unimm.nn.transformer import Backbone
 
@@ -39,7 +40,7 @@ def run_block(
 
     kernels: Any = chain_kernels
     config, (num_rows, width) = backbone.config, last.shape
-    half, block = config.head_width // 2, 1 << (width - 1).bit_length()
+    half, block = config.head_width // 2, next_power(width)
     stream = torch.empty_like(last)
     angles = torch.empty(2, num_rows, half, device=last.device)
     kernels.enter_kernel[(num_rows,)](
@@ -55,7 +56,7 @@ def run_block(
         width=width,
         half=half,
         block=block,
-        block_half=1 << (half - 1).bit_length(),
+        block_half=next_power(half),
         **overlap(last),
     )
     stream = run_layers(backbone, stream, (angles[0], angles[1]), view)

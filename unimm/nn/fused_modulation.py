@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils._triton import has_triton_package
 
+from unimm.nn.kernel_blocks import cut_row, next_power
+
 _WARP_NUMBERS = 512
 """Of a row that a warp holds: two reads of 16 bytes a thread, of each tensor, are under way."""
 
@@ -74,8 +76,8 @@ def norm_heads_fused(*heads: tuple[Tensor, Tensor], eps: float) -> None:
             eps,
             num_heads=num_heads,
             width=width,
-            block_heads=_power(num_heads),
-            block_width=_power(width),
+            block_heads=next_power(num_heads),
+            block_width=next_power(width),
             num_warps=1,  # on an H200 half the time of four: sums need no exchange
         )
 
@@ -103,8 +105,7 @@ def _run(
             has_branch=branch is not None,
             has_gate=gate is not None,
             has_norm=shift is not None,
-            block=_power(size),
-            num_warps=min(max(_power(size) // _WARP_NUMBERS, 1), 16),
+            **cut_row(size, numbers_a_warp=_WARP_NUMBERS),
         )
     return added, seen
 
@@ -114,8 +115,3 @@ def _kernels() -> Any:
     from unimm.nn import modulation_kernels
 
     return modulation_kernels
-
-
-def _power(number: int) -> int:
-    """The next power of two: Triton's blocks have such sizes."""
-    return 1 << (number - 1).bit_length()

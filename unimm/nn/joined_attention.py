@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unimm.nn.kernel_blocks import next_power
 from unimm.nn.span_attention import SpanTiles, tiles_for
 from unimm.nn.span_launch import run_forward, run_gradients
 from unimm.nn.span_tiles import KeyLists
@@ -90,7 +91,7 @@ def _attention(
     num_rows, length, size = joined.shape
     num_rotated = _num_rotated(size, num_heads, width)
     rotated = joined.new_empty(num_rows, length, num_rotated, width)
-    block_half, num_warps = _power(width // 2), ROTATION[1]
+    block_half, num_warps = next_power(width // 2), ROTATION[1]
     block_rows = max(1, ROTATION[0] // (2 * block_half))
     _kernels().rotate_kernel[(-(-rotated[..., 0].numel() // block_rows),)](
         *(joined, query_weight, key_weight, cosines, sines, rotated),
@@ -168,7 +169,7 @@ def _run_rotate_gradient(
     """Turn the gradients in ``found`` back; those of the weights, ``(2, d)``."""
     num_rows, length, size = joined.shape
     width = cosines.shape[-1]
-    block_heads, block_half = _power(num_rotated), _power(width // 2)
+    block_heads, block_half = next_power(num_rotated), next_power(width // 2)
     num_programs = min(PROGRAMS, num_rows * length)
     for_weights = joined.new_empty(num_programs, 2, width, dtype=torch.float32)
     has_norm = query_weight.numel() > 0
@@ -233,11 +234,6 @@ def _heads(joined: Tensor, rotated: Tensor, num_heads: int) -> tuple[Tensor, Ten
 def _num_rotated(size: int, num_heads: int, width: int) -> int:
     """Heads of queries and keys."""
     return num_heads + (size // width - num_heads) // 2
-
-
-def _power(number: int) -> int:
-    """The next power of two: Triton's blocks have such sizes."""
-    return 1 << (number - 1).bit_length()
 
 
 def _kernels() -> Any:

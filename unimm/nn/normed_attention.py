@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unimm.nn.kernel_blocks import next_power
+
 TILES = (64, 64, 4, 2)
 """Queries and keys in hand at once, warps, and tiles of keys under way."""
 REGISTERS = 128
@@ -40,7 +42,7 @@ def normed_attention(
     """RMSNorm of queries and keys, and attention without a mask.
 
     Args:
-        query: ``(B, H, n, W)`` in half precision; numbers of a head lie together.
+        query: ``(B, H, n, W)`` in half precision; all heads of a place lie behind each other.
         key: ``(B, H, m, W)``, likewise.
         value: as ``key``.
         weights: ``(W,)`` of the queries' norm and of the keys'.
@@ -50,8 +52,10 @@ def normed_attention(
         ``(B, n, H W)``.
     """
     given = (query, key, value)
-    assert all(x.stride(-1) == 1 for x in given), [x.stride() for x in given]
     batch, num_heads, num_queries, width = query.shape
+    assert all(x.stride(-1) == 1 and (num_heads == 1 or x.stride(1) == width) for x in given), [
+        x.stride() for x in given
+    ]
     out = query.new_empty(batch, num_queries, num_heads * width)
     if not out.numel():
         return out
@@ -65,7 +69,7 @@ def normed_attention(
         num_keys=key.shape[2],
         width=width,
         whole=whole,
-        rest=max(16, 1 << (rest - 1).bit_length()) if rest else 0,
+        rest=max(16, next_power(rest)) if rest else 0,
         block_queries=block_queries,
         block_keys=block_keys,
         num_warps=num_warps,

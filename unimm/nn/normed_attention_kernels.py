@@ -46,7 +46,11 @@ def normed_attention_kernel(
     width: tl.constexpr, whole: tl.constexpr, rest: tl.constexpr,
     block_queries: tl.constexpr, block_keys: tl.constexpr,
 ):  # fmt: skip
-    """``out (B, n, H, W)``; programs are ``(tiles of queries, H, B)``."""
+    """``query (B, n, H, W)``, ``key`` and ``value (B, m, H, W)`` to ``out (B, n, H, W)``.
+
+    Programs are ``(tiles of n, H, B)``. A head is cut in ``whole`` numbers, a power of two, and the
+    ``rest`` in as many columns or more, none if there is no rest.
+    """
     has_tail: tl.constexpr = num_keys % block_keys != 0
     head, picture = tl.program_id(1), tl.program_id(2).to(tl.int64)
     query += picture * query_picture + head * width

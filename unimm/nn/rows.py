@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils._triton import has_triton_package
 
+from unimm.nn.kernel_blocks import cut_row
+
 CHUNK = 32
 """Rows of a gradient that a program adds up."""
 _WARP_NUMBERS = 256
@@ -72,7 +74,7 @@ def _table_gradient(gradient: Tensor, ids: Tensor, num_rows: int) -> Tensor:
         num_programs = -(-len(ids) // CHUNK)
         parts = gradient.new_empty(num_programs, 2, size, dtype=torch.float32)
         sizes = (len(ids), size)
-        cut = {"chunk": CHUNK, **_cut(size)}
+        cut = {"chunk": CHUNK, **cut_row(size, numbers_a_warp=_WARP_NUMBERS)}
         _kernels().sum_runs_kernel[(num_programs,)](
             *(gradient, order, ordered, found, parts, *sizes), **cut
         )
@@ -158,14 +160,8 @@ def _take(table: Tensor, ids: Tensor, found: Tensor, *, base: Tensor | None = No
         *(table.contiguous(), ids, base_at, found, size),
         has_base=base is not None,
         in_place=base is found,
-        **_cut(size),
+        **cut_row(size, numbers_a_warp=_WARP_NUMBERS),
     )
-
-
-def _cut(size: int) -> dict[str, int]:
-    """How a row is cut."""
-    block = 1 << (size - 1).bit_length()
-    return {"block": block, "num_warps": min(max(1, block // _WARP_NUMBERS), 16)}
 
 
 def _kernels() -> Any:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils._triton import has_triton_package
 
 from unimm.nn.few_rows import overlap
+from unimm.nn.kernel_blocks import next_power
 
 MAX_SCALE = 1000  # of guidance: beyond it float32 logits lose what tells tokens apart
 MAX_STEPS = 10_000
@@ -204,7 +205,7 @@ def draw_by_kernel(
     from unimm.nn import sampling_kernels
 
     size = logits.shape[-1]
-    block = 1 << max(4, (size - 1).bit_length())
+    block = max(16, next_power(size))
     drawn = torch.empty(len(noise), dtype=torch.int64, device=logits.device)
     kept = drawn if kept is None else kept
     first, second = (*scales, 1.0, 1.0)[:2]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unimm.nn.kernel_blocks import next_power
 from unimm.nn.span_tiles import KeyLists, Tile, Tiles
 
 
@@ -145,7 +146,7 @@ def _options(query: Tensor, key: Tensor, tile: Tile) -> dict[str, Any]:
     return {
         "group": query.shape[1] // key.shape[1],
         "width": width,
-        "block_width": max(16, 1 << (width - 1).bit_length()),  # a product takes 16 at least
+        "block_width": max(16, next_power(width)),  # a product takes 16 at least
         "num_queries": tile.queries,
         "num_keys": tile.keys,
         "is_split": tile.is_split,

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unimm.nn.kernel_blocks import next_power
+
 BLOCK = 4096
 """Numbers of a position that a program looks at together, at most."""
 _WARP_NUMBERS = 512
@@ -69,7 +71,7 @@ swiglu.register_autograd(_gradient, setup_context=_keep)
 
 def _cut(size: int) -> tuple[int, dict[str, int]]:
     """Programs of a position, and how they are cut."""
-    block = min(BLOCK, 1 << (size - 1).bit_length())
+    block = min(BLOCK, next_power(size))
     return -(-size // block), {"block": block, "num_warps": max(1, block // _WARP_NUMBERS)}
 
 
