@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_wait
 
-from unimm.nn.fused_kernels import take_over
+from unimm.nn.fused_kernels import normalise, take_over
 
 
 @triton.jit
@@ -51,8 +51,7 @@ def leave_kernel(
     gain = tl.load(weight + column, mask=is_in, other=0.0).to(tl.float32)
     take_over(has_pdl)
     x = tl.load(stream + row * width + column, mask=is_in, other=0.0).to(tl.float32)
-    scale = tl.rsqrt(tl.sum(x * x, 0) / width + eps)
-    found = (x * scale * gain).to(last.dtype.element_ty)
+    found = normalise(x, gain, eps, width).to(last.dtype.element_ty)
     tl.store(last + row * width + column, found, mask=is_in)
     tl.store(lengths + row, tl.load(lengths + row) + 1)
     if row == 0:

@@ -23,7 +23,8 @@ PRODUCTS: dict[str, tuple[int, int, int | None]] = {
 
 All that a program reads is asked for at once. Fewer outputs where they do not fit the registers or
 do not divide a matrix. With fewer registers all programs of a product run at once, and beside those
-of the product before: what a compiler takes by itself lets a third of ``gate``'s wait.
+of the product before: what a compiler takes by itself lets a third of ``gate``'s wait. More warps
+where a row is wider than one read of them, or so few registers would not hold it.
 """
 _WARP_BYTES = 8192
 """Of weights that a warp holds: half of its registers."""
@@ -81,6 +82,8 @@ def cut(
         Options of the product's kernel.
     """
     block_out, num_warps, num_registers = PRODUCTS[name]
+    while num_registers and num_warps < 16 and num_in * x.element_size() > num_warps * 512:
+        num_warps *= 2
     row_bytes, most = num_matrices * num_in * x.element_size(), _WARP_BYTES * num_warps
     while block_out > 1 and (num_outputs % block_out or block_out * row_bytes > most):
         block_out //= 2

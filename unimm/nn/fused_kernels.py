@@ -55,37 +55,79 @@ def rotate(head, gain, turn, eps, width: tl.constexpr, has_norm: tl.constexpr):
 
 
 @triton.jit
+def take_over(has_pdl: tl.constexpr):
+    """Let the next kernel begin to read its weights; wait for what the one before wrote."""
+    if has_pdl:
+        gdc_launch_dependents()
+        gdc_wait()
+
+
+@triton.jit
+def turn_halves(
+    x, weight, cosines, sines, eps, width: tl.constexpr, has_norm: tl.constexpr,
+    has_pdl: tl.constexpr,
+):  # fmt: skip
+    """Both halves ``(n, W / 2)`` of heads at ``x``, normalised and rotated; angles lie likewise."""
+    half: tl.constexpr = width // 2
+    at = tl.arange(0, half)[None, :]
+    if has_norm:  # what no step changes is read while the kernel before this one ends
+        gain1, gain2 = tl.load(weight + at).to(tl.float32), tl.load(weight + half + at)
+    take_over(has_pdl)
+    x1, x2 = tl.load(x + at).to(tl.float32), tl.load(x + half + at).to(tl.float32)
+    if has_norm:
+        scale = tl.rsqrt(tl.sum(x1 * x1 + x2 * x2, 1, keep_dims=True) / width + eps)
+        x1, x2 = x1 * scale * gain1, x2 * scale * gain2.to(tl.float32)
+    cosine, sine = tl.load(cosines + at), tl.load(sines + at)
+    return x1 * cosine - x2 * sine, x2 * cosine + x1 * sine
+
+
+@triton.jit
+def store_halves(target, halves, width: tl.constexpr):
+    """Write both halves of heads."""
+    at = target + tl.arange(0, width // 2)[None, :]
+    tl.store(at, halves[0].to(target.dtype.element_ty))
+    tl.store(at + width // 2, halves[1].to(target.dtype.element_ty))
+
+
+@triton.jit
 def store_rotated_kernel(
     query, key, value, query_weight, key_weight, cosines, sines, lengths,
     keys, values, out, first_row, query_stride, key_stride, value_stride,
-    row_stride, head_stride, eps, num_new,
+    row_stride, head_stride, eps, num_new, num_places, query_programs,
     num_heads: tl.constexpr, num_kv_heads: tl.constexpr, width: tl.constexpr,
-    has_norm: tl.constexpr,
+    has_norm: tl.constexpr, block: tl.constexpr, has_pdl: tl.constexpr,
 ):  # fmt: skip
     """Normalise and rotate queries and keys; write keys and values where the cache goes on.
 
-    Programs are ``(T, H + H_kv)``: a query head ``(R, H, n, W)``, or a key head with its values.
+    A program has ``block`` heads of neighbouring positions: of queries, ``(T, H, W)``, the first
+    ``query_programs``, the others of keys and values. The last of each does its last head again
+    and again.
     """
-    place, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    row, new = place // num_new, place % num_new
-    at = tl.arange(0, width)[None, :]
-    turn = load_turn(cosines, sines, place, at, width)
-    dtype = out.dtype.element_ty
-    if head < num_heads:
-        given = load_head(query + place * query_stride + head * width, at, width)
-        gain = load_head(query_weight, at, width)
-        rotated, norm = rotate(given, gain, turn, eps, width, has_norm)
-        place_out = out + ((row * num_heads + head) * num_new + new) * width + at
-        tl.store(place_out, (rotated * norm).to(dtype))
+    program, one = tl.program_id(0).to(tl.int64), tl.arange(0, block)[:, None]
+    half: tl.constexpr = width // 2
+    if program < query_programs:
+        index = tl.minimum(program * block + one, num_places * num_heads - 1)
+        place = index // num_heads
+        given = query + place * query_stride + index % num_heads * width
+        turned = turn_halves(
+            given, query_weight, cosines + place * half, sines + place * half, eps, width,
+            has_norm, has_pdl,
+        )  # fmt: skip
+        store_halves(out + index * width, turned, width)
     else:
-        kv_head = head - num_heads
-        given = load_head(key + place * key_stride + kv_head * width, at, width)
-        gain = load_head(key_weight, at, width)
-        rotated, norm = rotate(given, gain, turn, eps, width, has_norm)
-        slot = tl.load(lengths + row) + new
-        target = (first_row + row) * row_stride + kv_head * head_stride + slot * width + at
-        tl.store(keys + target, (rotated * norm).to(dtype))
-        tl.store(values + target, tl.load(value + place * value_stride + kv_head * width + at))
+        index = (program - query_programs) * block + one
+        index = tl.minimum(index, num_places * num_kv_heads - 1)
+        place, head = index // num_kv_heads, index % num_kv_heads
+        turned = turn_halves(
+            key + place * key_stride + head * width, key_weight, cosines + place * half,
+            sines + place * half, eps, width, has_norm, has_pdl,
+        )  # fmt: skip
+        row = place // num_new
+        slot = tl.load(lengths + row) + place % num_new
+        target = (first_row + row) * row_stride + head * head_stride + slot * width
+        store_halves(keys + target, turned, width)
+        shown = value + place * value_stride + head * width + tl.arange(0, half)[None, :]
+        store_halves(values + target, (tl.load(shown), tl.load(shown + half)), width)
 
 
 @triton.jit
@@ -102,14 +144,6 @@ def load_slots(
         places = cached + here.to(tl.int64) * width + at
         tiles += (tl.load(places, mask=here < length, other=0.0),)
     return tiles
-
-
-@triton.jit
-def take_over(has_pdl: tl.constexpr):
-    """Let the next kernel begin to read its weights; wait for what the one before wrote."""
-    if has_pdl:
-        gdc_launch_dependents()
-        gdc_wait()
 
 
 @triton.jit
@@ -323,8 +357,31 @@ def product_kernel(
 
 
 @triton.jit
-def gated_kernel(gate, up, out, num_outputs, gate_stride, up_stride, block: tl.constexpr):
+def normalise(x, gain, eps, width: tl.constexpr):
+    """RMSNorm of a row, zero behind its ``width`` numbers; float32."""
+    return x * tl.rsqrt(tl.sum(x * x, 0) / width + eps) * gain
+
+
+@triton.jit
+def norm_kernel(
+    x, weight, out, eps, width: tl.constexpr, block: tl.constexpr, has_pdl: tl.constexpr
+):
+    """RMSNorm of rows; programs are ``(T,)``."""
+    row, column = tl.program_id(0).to(tl.int64), tl.arange(0, block)
+    is_in = column < width
+    gain = tl.load(weight + column, mask=is_in, other=0.0).to(tl.float32)
+    take_over(has_pdl)
+    given = tl.load(x + row * width + column, mask=is_in, other=0.0).to(tl.float32)
+    found = normalise(given, gain, eps, width).to(out.dtype.element_ty)
+    tl.store(out + row * width + column, found, mask=is_in)
+
+
+@triton.jit
+def gated_kernel(
+    gate, up, out, num_outputs, gate_stride, up_stride, block: tl.constexpr, has_pdl: tl.constexpr
+):
     """``silu(gate) * up``; programs are ``(T, blocks of outputs)``."""
+    take_over(has_pdl)
     row = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * block + tl.arange(0, block)
     is_in = at < num_outputs

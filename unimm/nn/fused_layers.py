@@ -15,12 +15,17 @@ from unimm.nn.adjacent import products
 from unimm.nn.attention import attend
 from unimm.nn.embeddings import kept
 from unimm.nn.few_rows import FEW_ROWS, add_product, cut, overlap
+from unimm.nn.kernel_blocks import cut_row
 from unimm.nn.kv_cache import CacheView
 from unimm.nn.transformer import Attention, Backbone, DecoderLayer, RMSNorm
 
 LONGEST = 4096
 """Positions up to which one program attends for a head; longer rows want several."""
 
+ROTATION = (1024, 1)
+"""Numbers of heads that a program of the rotation has in hand at once, and its warps."""
+_WARP_NUMBERS = 256
+"""Of a row that a warp of a norm has: a read of 16 bytes a thread."""
 ATTENTION = {"few": (16, 4), "many": (4, 1)}
 """Tiles of keys that a program asks for at once, and its warps, by number of rows."""
 
@@ -50,7 +55,7 @@ def run_fused(backbone: Backbone, x: Tensor, position_ids: Tensor, view: CacheVi
     shape = x.shape
     angles = _angles(position_ids, backbone.config.head_width, backbone.config.rope_base)
     stream = x.reshape(-1, shape[-1]).contiguous()  # (T, D)
-    return backbone.norm(run_layers(backbone, stream, angles, view)).view(shape)
+    return _normalise(backbone.norm, run_layers(backbone, stream, angles, view)).view(shape)
 
 
 def run_layers(
@@ -90,13 +95,27 @@ def _layer(
     # In place, or the library copies the stream first; the first layer's is the caller's.
     weight = attention.o_proj.weight.t()
     x = x.addmm_(mixed, weight) if index else torch.addmm(x, mixed, weight)
-    normed = layer.post_attention_layernorm(x)
+    normed = _normalise(layer.post_attention_layernorm, x)
     gate, up = products(normed, (mlp.gate_proj.weight, mlp.up_proj.weight))
     hidden = torch.empty_like(gate, memory_format=torch.contiguous_format)
     _kernels().gated_kernel[(len(x), -(-hidden.shape[1] // 1024))](
-        gate, up, hidden, hidden.shape[1], gate.stride(0), up.stride(0), block=1024
+        *(gate, up, hidden, hidden.shape[1], gate.stride(0), up.stride(0)),
+        block=1024,
+        **overlap(x),
     )
     return x.addmm_(hidden, mlp.down_proj.weight.t())
+
+
+def _normalise(norm: RMSNorm, x: Tensor) -> Tensor:
+    """As the module, ``(T, D)``."""
+    out, size = torch.empty_like(x), x.shape[1]
+    _kernels().norm_kernel[(len(x),)](
+        *(x, norm.weight, out, norm.eps),
+        width=size,
+        **cut_row(size, numbers_a_warp=_WARP_NUMBERS),
+        **overlap(x),
+    )
+    return out
 
 
 def _kernels() -> Any:
@@ -133,7 +152,7 @@ Projected = tuple[Tensor, Tensor, Tensor]
 
 
 def _project(layer: DecoderLayer, x: Tensor) -> Projected:
-    normed, attention = layer.input_layernorm(x), layer.self_attn
+    normed, attention = _normalise(layer.input_layernorm, x), layer.self_attn
     projections = (attention.q_proj, attention.k_proj, attention.v_proj)
     query, key, value = products(normed, [module.weight for module in projections])
     return query, key, value
@@ -214,18 +233,22 @@ def _attend(
     """Several new positions a row, ``(T, H W)``."""
     query = projected[0]
     num_rows, num_new = len(view.lengths), view.num_new
-    rotated = query.new_empty(num_rows, attention.num_heads, num_new, attention.width)
-    grid = (len(query), attention.num_heads + attention.num_kv_heads)
-    _kernels().store_rotated_kernel[grid](
+    rotated = query.new_empty(num_rows, num_new, attention.num_heads, attention.width)
+    block = max(1, ROTATION[0] // attention.width)
+    counts = [-(-len(query) * x // block) for x in (attention.num_heads, attention.num_kv_heads)]
+    _kernels().store_rotated_kernel[(sum(counts),)](
         *_heads(attention, index, projected, angles, view, rotated),
-        num_new,
+        *(num_new, len(query), counts[0]),
         num_heads=attention.num_heads,
         num_kv_heads=attention.num_kv_heads,
         width=attention.width,
         has_norm=isinstance(attention.q_norm, RMSNorm),
-        num_warps=1,
+        block=block,
+        num_warps=ROTATION[1],
+        **overlap(query),
     )
-    out = attend(rotated, *view.seen(index), view.visibility)
+    # The result lies as the queries do: a position's heads follow each other, as is multiplied.
+    out = attend(rotated.transpose(1, 2), *view.seen(index), view.visibility)
     return out.transpose(1, 2).reshape(len(query), -1)
 
 

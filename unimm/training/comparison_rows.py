@@ -111,22 +111,18 @@ def denoiser(setting: Setting) -> Found:
 
 
 def masked(setting: Setting) -> Found:
-    """A picture by MAR-B whole: its 64 steps, and our one step of the trunk."""
-    size = setting.batch_sizes[-1]
-    ours = our_head(
-        setting.size("mar-b"),
-        batch_size=size,
-        grid_size=4 if setting.tiny else 16,
-        device=setting.device,
-    )
+    """A picture by MAR-B whole, 64 steps of its trunk without decoding, and one by us, decoded."""
+    size, sizes = setting.batch_sizes[-1], setting.size("mar-b")
+    ours = random_pipeline(sizes, device=setting.device)
     theirs = peer_programs.mar_draw(
         setting.sources,
         batch_size=size,
         device=setting.device,
         num_iter=1 if setting.tiny else 64,
     )
-    found = replace(setting, turns=1).time(Program(run=ours), theirs, per_call=size, num_warm=0)
-    yield "heads", f"MAR-B's latents whole, batch {size}, a picture", found
+    drawing = our_drawing(ours, sizes.sampling, batch_size=size)
+    found = replace(setting, turns=1).time(drawing, theirs, per_call=size, num_warm=0)
+    yield "drawing", f"diffusion head and MAR-B without decoding, batch {size}", found
 
 
 def step_next_token(setting: Setting) -> Found:
