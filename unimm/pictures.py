@@ -4,7 +4,7 @@ Shapes: B batch, H W picture, h w code grid, C latent channels.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -73,32 +73,40 @@ def decode_images(pipeline: Pipeline, images: Sequence[ImageTokens]) -> list[Ima
     tokenizer, pictures = pipeline.image_tokenizer, list[Image.Image]()
     for start in range(0, len(images), _DECODE_CHUNK):
         chunk = ImageTokens.stack(images[start : start + _DECODE_CHUNK])
-        chunk = chunk.map(lambda x: x.to(pipeline.device))
-        vectors = tokenizer.vectors_of(chunk, prefer_latents=prefer_latents)
-        area = vectors.shape[-2] * vectors.shape[-1] * tokenizer.downsample**2
-        size = max(1, _OVERLAP // area) if vectors.is_cuda else len(vectors)
+        drawn = tokenizer.drawn_of(chunk, prefer_latents=prefer_latents)
+        drawn = drawn.map(lambda x: x.to(pipeline.device))
         with torch.autocast(pipeline.device.type, torch.bfloat16, enabled=is_half):
-            copies = [
-                begin_copy(_decode(tokenizer, vectors[i : i + size]))
-                for i in range(0, len(vectors), size)
-            ]
+            copies = [begin_copy(levels) for levels in _decode(tokenizer, drawn)]
         for wait in copies:
             pictures += [Image.fromarray(x) for x in wait()]
     return pictures
 
 
-def _decode(tokenizer: ImageTokenizer, vectors: Tensor) -> Tensor:
-    """Draw bytes ``(B, H, W, 3)``; few pictures, whose kernels are short, from a recording."""
+def _decode(tokenizer: ImageTokenizer, drawn: ImageTokens) -> Iterator[Tensor]:
+    """Draw bytes ``(B, H, W, 3)``, some pictures after others."""
+    parts = drawn.tensors()
+    if len(parts[0]) <= _FEW_PICTURES:
+        yield _decode_few(tokenizer, drawn, parts)
+        return
+    vectors = tokenizer.vectors_of(drawn)
+    area = vectors.shape[-2] * vectors.shape[-1] * tokenizer.downsample**2
+    size = max(1, _OVERLAP // area) if vectors.is_cuda else len(vectors)
+    for some in vectors.split(size):
+        yield to_levels(tokenizer.decode_vectors(some))
 
-    def draw(vectors: Tensor) -> Tensor:
+
+def _decode_few(tokenizer: ImageTokenizer, drawn: ImageTokens, parts: tuple[Tensor, ...]) -> Tensor:
+    """A few pictures, whose kernels are short, from a recording that begins at the codes."""
+
+    def draw(*parts: Tensor) -> Tensor:
+        given = iter(parts)
+        vectors = tokenizer.vectors_of(drawn.map(lambda _: next(given)))
         return to_levels(tokenizer.decode_vectors(vectors))
 
-    if len(vectors) > _FEW_PICTURES or torch.is_grad_enabled():
-        return draw(vectors)
     recorder = _recorders.setdefault(tokenizer, Recorder())
-    place = tokenizer.decoder.output.weight.data_ptr()
-    key = (place, torch.is_autocast_enabled(vectors.device.type))
-    return recorder.run(key, draw, vectors)
+    places = (tokenizer.decoder.output.weight.data_ptr(), tokenizer.latent_mean.data_ptr())
+    is_half = torch.is_autocast_enabled(parts[0].device.type)
+    return recorder.run((*places, bool(drawn.scale_codes), is_half), draw, *parts)
 
 
 def open_picture(image: Image.Image | str | Path | Tensor) -> Image.Image:

@@ -1,5 +1,7 @@
 """A decoder by our kernels; TRITON_INTERPRET=1 runs them on a CPU that has Triton."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch.nn import functional
 
 from unimm import pictures
 from unimm.document import ImageTokens
+from unimm.nn.recorded import unrecorded
 from unimm.pictures import decode_images
 from unimm.tokenizer import fused_norm
 from unimm.tokenizer.autoencoder import AutoencoderConfig, Decoder
@@ -121,3 +124,18 @@ def test_many_pictures_leave_the_gpu_whole(monkeypatch):
     for one, other in zip(together, in_turns, strict=True):
         difference = np.array(one).astype(int) - np.array(other)
         assert abs(difference).max() <= 1 and np.array(one).std() > 0
+
+
+@pytest.mark.skipif(IS_INTERPRETED, reason="records on a GPU")
+@pytest.mark.parametrize("name", ["next_token", "next_scale", "diffusion"])
+def test_what_is_recorded_draws_each_picture(name):
+    drawing = tiny_pipeline(name).to("cuda", torch.float32)
+    drawn = list[np.ndarray]()
+    for _ in range(4):  # run, recorded, repeated
+        pixels = torch.rand(1, 3, drawing.image_size, drawing.image_size, device="cuda") * 2 - 1
+        tokens = drawing.image_tokenizer.encode(pixels, drawing.schedule)[0].map(torch.Tensor.cpu)
+        drawn.append(np.array(decode_images(drawing, [tokens])[0]))
+        with unrecorded():
+            expected = np.array(decode_images(drawing, [tokens])[0])
+        assert abs(drawn[-1].astype(int) - expected).max() <= 1
+    assert all((a != b).any() for a, b in pairwise(drawn))

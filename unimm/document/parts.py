@@ -35,6 +35,11 @@ class ImageTokens:
             latents=None if self.latents is None else function(self.latents),
         )
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Every tensor, in the order of ``map``."""
+        given = (self.codes, *self.scale_codes, self.latents)
+        return tuple(tensor for tensor in given if tensor is not None)
+
     def __getitem__(self, index: int | slice) -> "ImageTokens":
         """Pick from the leading dimension."""
         return self.map(lambda tensor: tensor[index])

@@ -172,19 +172,32 @@ class ImageTokenizer(nn.Module):
         Raises:
             ValueError: if there are none of them, or a code is out of range.
         """
-        return self.decode_vectors(self.vectors_of(tokens, prefer_latents=prefer_latents))
+        drawn = self.drawn_of(tokens, prefer_latents=prefer_latents)
+        return self.decode_vectors(self.vectors_of(drawn))
+
+    def drawn_of(self, tokens: ImageTokens, *, prefer_latents: bool = False) -> ImageTokens:
+        """What of these tokens ``decode`` draws, and nothing else; checked where it lies."""
+        if tokens.latents is not None and (prefer_latents or not tokens.has_codes):
+            return ImageTokens(latents=tokens.latents)
+        if not tokens.has_codes:
+            raise ValueError("these tokens have neither codes nor latents; nothing can be decoded")
+        used = ImageTokens(
+            codes=None if tokens.scale_codes else tokens.codes, scale_codes=tokens.scale_codes
+        )
+        self._check_codes(used.tensors())
+        return used
 
     @torch.no_grad()
-    def vectors_of(self, tokens: ImageTokens, *, prefer_latents: bool = False) -> Tensor:
-        """What the decoder draws, ``(B, C, h, w)``, with or without B; as ``decode``."""
-        if tokens.latents is not None and (prefer_latents or not tokens.has_codes):
-            return tokens.latents
-        if tokens.scale_codes:
-            return self._scale_vectors(tokens.scale_codes)
-        if tokens.codes is None:
-            raise ValueError("these tokens have neither codes nor latents; nothing can be decoded")
-        self._check_codes((tokens.codes,))
-        return self.quantizer.embed(tokens.codes)
+    def vectors_of(self, drawn: ImageTokens) -> Tensor:
+        """What the decoder draws of ``drawn_of``'s tokens, ``(B, C, h, w)``, with or without B."""
+        if drawn.latents is not None:
+            return drawn.latents
+        if drawn.codes is not None:
+            return self.quantizer.embed(drawn.codes)
+        codes = drawn.scale_codes
+        if codes[0].ndim == 2:
+            return self.sums(tuple(grid[None] for grid in codes))[0, -1]
+        return self.sums(codes)[:, -1]
 
     @torch.no_grad()
     def reconstruct(self, pixels: Tensor, schedule: str = SINGLE) -> Tensor:
@@ -274,12 +287,6 @@ class ImageTokenizer(nn.Module):
                 "no pyramid: train one with such a schedule (tokenizer.schedules)"
             )
         return self.pyramid
-
-    def _scale_vectors(self, scale_codes: tuple[Tensor, ...]) -> Tensor:
-        if scale_codes[0].ndim == 2:
-            return self._scale_vectors(tuple(codes[None] for codes in scale_codes))[0]
-        self._check_codes(scale_codes)
-        return self.sums(scale_codes)[:, -1]
 
     def _check_codes(self, grids: tuple[Tensor, ...]) -> None:
         found = torch.cat([codes.flatten() for codes in grids])
