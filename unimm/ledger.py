@@ -65,13 +65,27 @@ def write_ledger(
         "figures": figures,
     }
     try:
-        text = json.dumps(entry, indent=1, ensure_ascii=False, allow_nan=False)
+        text = _lay_out(json.loads(json.dumps(entry, allow_nan=False)))
     except (TypeError, ValueError) as error:
         raise ValueError(f"ledger {name!r} holds a figure that is not JSON: {error}") from error
     path = Path(folder) / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text + "\n", encoding="utf-8")
     return path
+
+
+def _lay_out(value: Any, depth: int = 0) -> str:
+    """What JSON holds as text that shows a row of figures as a line."""
+    items: list[Any] = list(value.values()) if isinstance(value, dict) else value
+    if not isinstance(value, (dict, list)) or not any(isinstance(x, (dict, list)) for x in items):
+        return json.dumps(value, ensure_ascii=False)
+    lines = [_lay_out(item, depth + 1) for item in items]
+    if isinstance(value, dict):
+        names = [json.dumps(name, ensure_ascii=False) for name in value]
+        lines = [f"{name}: {line}" for name, line in zip(names, lines, strict=True)]
+    first, last = "{}" if isinstance(value, dict) else "[]"
+    start = "\n" + " " * (depth + 1)
+    return first + start + f",{start}".join(lines) + start[:-1] + last
 
 
 def read_ledger(name: str, folder: str | Path = RESULTS) -> dict[str, Any]:

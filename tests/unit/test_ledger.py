@@ -31,6 +31,13 @@ def test_ledger_holds_what_is_needed_to_measure_again(tmp_path):
     assert len(entry["date"]) == len("2026-01-31")
 
 
+def test_a_row_of_figures_is_a_line(tmp_path):
+    lines = write(tmp_path).read_text("utf-8").splitlines()
+    assert '   "seen": {"all": 0.8, "tint": 0.9},' in lines
+    assert '    ["nano", 28.0],' in lines
+    assert max(map(len, lines)) < 100
+
+
 def test_cpu_is_described_with_its_cores():
     assert "core" in describe_hardware("cpu")
 
