@@ -3,6 +3,8 @@
 The library's kernels are made for more rows.
 """
 
+from collections.abc import Sequence
+from math import gcd
 from typing import Any
 
 import torch
@@ -54,12 +56,44 @@ def add_product(name: str, x: Tensor, hidden: Tensor, weight: Tensor) -> Tensor:
     return _product(name, x, hidden, weight, torch.empty_like(x))
 
 
-def _product(name: str, x: Tensor | None, hidden: Tensor, weight: Tensor, out: Tensor) -> Tensor:
-    from unimm.nn import fused_kernels  # a CPU has no Triton
+def project(
+    x: Tensor, norm_weight: Tensor, eps: float, weights: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    """Normalise rows and multiply them with the matrices of queries, keys and values.
 
-    kernels: Any = fused_kernels
+    Args:
+        x: ``(R, in)``.
+        norm_weight: of the RMSNorm, ``(in,)``.
+        eps: of the norm.
+        weights: ``(out_i, in)`` each; keys and values have as many outputs.
+
+    Returns:
+        ``(R, out_i)`` each; their rows lie apart.
+    """
+    sizes = list(map(len, weights))
+    out = x.new_empty(len(x), sum(sizes))
+    blocks = cut("project", x, x.shape[1], gcd(*sizes))
+    _kernels().project_kernel[(out.shape[1] // blocks["block_out"],)](
+        x, norm_weight, *weights, out, *sizes[:2], eps, **blocks
+    )
+    return out.split(sizes, dim=1)
+
+
+def gate(
+    x: Tensor, norm_weight: Tensor, eps: float, gate_weight: Tensor, up_weight: Tensor
+) -> Tensor:
+    """Normalise rows, then ``silu(x @ gate.T) * (x @ up.T)``: ``(R, in)`` to ``(R, out)``."""
+    out = x.new_empty(len(x), len(gate_weight))
+    blocks = cut("gate", x, x.shape[1], out.shape[1], num_matrices=2)
+    _kernels().gate_kernel[(out.shape[1] // blocks["block_out"],)](
+        x, norm_weight, gate_weight, up_weight, out, out.shape[1], eps, **blocks
+    )
+    return out
+
+
+def _product(name: str, x: Tensor | None, hidden: Tensor, weight: Tensor, out: Tensor) -> Tensor:
     blocks = cut(name, hidden, hidden.shape[1], out.shape[1])
-    kernels.product_kernel[(out.shape[1] // blocks["block_out"],)](
+    _kernels().product_kernel[(out.shape[1] // blocks["block_out"],)](
         hidden if x is None else x, hidden, weight, out, out.shape[1], is_added=x is not None,
         **blocks,
     )  # fmt: skip
@@ -106,3 +140,10 @@ def overlap(x: Tensor) -> dict[str, bool]:
     """
     is_able = x.is_cuda and torch.cuda.get_device_capability(x.device) >= (9, 0)
     return {"has_pdl": is_able, "launch_pdl": is_able}
+
+
+def _kernels() -> Any:
+    """Where Triton is; a CPU has none."""
+    from unimm.nn import few_kernels
+
+    return few_kernels

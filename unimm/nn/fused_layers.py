@@ -4,7 +4,6 @@ With few rows everything is read-once kernels of our own; with many the library 
 ours do what lies between. Legend as in ``transformer.py``; ``T`` is ``R n``, positions of a step.
 """
 
-from math import gcd
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from torch.utils._triton import has_triton_package
 from unimm.nn.adjacent import products
 from unimm.nn.attention import attend
 from unimm.nn.embeddings import kept
-from unimm.nn.few_rows import FEW_ROWS, add_product, cut, overlap
+from unimm.nn.few_rows import FEW_ROWS, add_product, gate, overlap, project
 from unimm.nn.kernel_blocks import cut_row
 from unimm.nn.kv_cache import CacheView
 from unimm.nn.transformer import Attention, Backbone, DecoderLayer, RMSNorm
@@ -84,22 +83,24 @@ def _layer(
     """``(T, D)`` to ``(T, D)``."""
     is_few = len(x) <= FEW_ROWS
     attention, mlp = layer.self_attn, layer.mlp
-    projected = (_project_few if is_few else _project)(layer, x)
+    projected = _project(layer, x, is_few=is_few)
     if view.num_new == 1 and view.longest <= LONGEST:
         mixed = _attend_one(attention, index, projected, angles, view)
     else:
         mixed = _attend(attention, index, projected, angles, view)
     if is_few:
         x = add_product("output", x, mixed, attention.o_proj.weight)
-        return add_product("down", x, _gate_few(layer, x), mlp.down_proj.weight)
+        norm = layer.post_attention_layernorm
+        hidden = gate(x, norm.weight, norm.eps, mlp.gate_proj.weight, mlp.up_proj.weight)
+        return add_product("down", x, hidden, mlp.down_proj.weight)
     # In place, or the library copies the stream first; the first layer's is the caller's.
     weight = attention.o_proj.weight.t()
     x = x.addmm_(mixed, weight) if index else torch.addmm(x, mixed, weight)
     normed = _normalise(layer.post_attention_layernorm, x)
-    gate, up = products(normed, (mlp.gate_proj.weight, mlp.up_proj.weight))
-    hidden = torch.empty_like(gate, memory_format=torch.contiguous_format)
+    left, right = products(normed, (mlp.gate_proj.weight, mlp.up_proj.weight))
+    hidden = torch.empty_like(left, memory_format=torch.contiguous_format)
     _kernels().gated_kernel[(len(x), -(-hidden.shape[1] // 1024))](
-        *(gate, up, hidden, hidden.shape[1], gate.stride(0), up.stride(0)),
+        *(left, right, hidden, hidden.shape[1], left.stride(0), right.stride(0)),
         block=1024,
         **overlap(x),
     )
@@ -151,49 +152,14 @@ Projected = tuple[Tensor, Tensor, Tensor]
 """Queries, keys and values ``(T, heads * W)``; the rows may lie apart."""
 
 
-def _project(layer: DecoderLayer, x: Tensor) -> Projected:
-    normed, attention = _normalise(layer.input_layernorm, x), layer.self_attn
-    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-    query, key, value = products(normed, [module.weight for module in projections])
+def _project(layer: DecoderLayer, x: Tensor, *, is_few: bool) -> Projected:
+    norm, attention = layer.input_layernorm, layer.self_attn
+    weights = [m.weight for m in (attention.q_proj, attention.k_proj, attention.v_proj)]
+    if is_few:
+        query, key, value = project(x, norm.weight, norm.eps, weights)
+    else:
+        query, key, value = products(_normalise(norm, x), weights)
     return query, key, value
-
-
-def _project_few(layer: DecoderLayer, x: Tensor) -> Projected:
-    attention, norm = layer.self_attn, layer.input_layernorm
-    num_query, num_key = (len(m.weight) for m in (attention.q_proj, attention.k_proj))
-    out = x.new_empty(len(x), num_query + 2 * num_key)
-    blocks = cut("project", x, x.shape[1], gcd(num_query, num_key))
-    _kernels().project_kernel[(out.shape[1] // blocks["block_out"],)](
-        x,
-        norm.weight,
-        attention.q_proj.weight,
-        attention.k_proj.weight,
-        attention.v_proj.weight,
-        out,
-        num_query,
-        num_key,
-        norm.eps,
-        **blocks,
-    )
-    query, key, value = out.split([num_query, num_key, num_key], dim=1)
-    return query, key, value
-
-
-def _gate_few(layer: DecoderLayer, x: Tensor) -> Tensor:
-    norm, mlp = layer.post_attention_layernorm, layer.mlp
-    out = x.new_empty(len(x), len(mlp.gate_proj.weight))
-    blocks = cut("gate", x, x.shape[1], out.shape[1], num_matrices=2)
-    _kernels().gate_kernel[(out.shape[1] // blocks["block_out"],)](
-        x,
-        norm.weight,
-        mlp.gate_proj.weight,
-        mlp.up_proj.weight,
-        out,
-        out.shape[1],
-        norm.eps,
-        **blocks,
-    )
-    return out
 
 
 def _attend_one(

@@ -55,7 +55,7 @@ def next_token(setting: Setting) -> Found:
             setting.sources, batch_size=size, device=setting.device, tiny=setting.tiny
         )
         drawing = our_drawing(ours, setting.size("343M").sampling, batch_size=size)
-        found = setting.time(drawing, theirs, per_call=size, calls=3 if size == 1 else 1)
+        found = setting.time(drawing, theirs, per_call=size, calls=3)
         yield "drawing", f"343M and LlamaGen-L compiled, batch {size}", found
     for size in setting.batch_sizes:
         sampling = setting.size("343M").sampling
@@ -76,7 +76,7 @@ def next_scale(setting: Setting, *, depth: int) -> Found:
             tiny=setting.tiny,
         )
         drawing = our_drawing(ours, sampling, batch_size=size)
-        found = setting.time(drawing, theirs, per_call=size, calls=3 if size == 1 else 1)
+        found = setting.time(drawing, theirs, per_call=size, calls=3)
         yield "drawing", f"next-scale d{depth} and VAR-d{depth}, batch {size}", found
         yield (
             "shares",
