@@ -4,7 +4,7 @@ Shapes: B batch, H W picture, h w code grid, C latent channels.
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -72,37 +72,33 @@ def decode_images(pipeline: Pipeline, images: Sequence[ImageTokens]) -> list[Ima
     is_half = pipeline.device.type == "cuda" and not is_float32
     tokenizer, pictures = pipeline.image_tokenizer, list[Image.Image]()
     for start in range(0, len(images), _DECODE_CHUNK):
-        chunk = ImageTokens.stack(images[start : start + _DECODE_CHUNK])
-        drawn = tokenizer.drawn_of(chunk, prefer_latents=prefer_latents)
+        chunk = images[start : start + _DECODE_CHUNK]
+        drawn = tokenizer.drawn_of(ImageTokens.stack(chunk), prefer_latents=prefer_latents)
         drawn = drawn.map(lambda x: x.to(pipeline.device))
+        height, width = drawn.tensors()[-1].shape[-2:]  # of latents or of the finest codes
+        area = height * width * tokenizer.downsample**2
+        size = max(1, _OVERLAP // area) if pipeline.device.type == "cuda" else _DECODE_CHUNK
         with torch.autocast(pipeline.device.type, torch.bfloat16, enabled=is_half):
-            copies = [begin_copy(levels) for levels in _decode(tokenizer, drawn)]
+            copies = [
+                begin_copy(_decode(tokenizer, drawn[i : i + size]))
+                for i in range(0, len(chunk), size)
+            ]
         for wait in copies:
             pictures += [Image.fromarray(x) for x in wait()]
     return pictures
 
 
-def _decode(tokenizer: ImageTokenizer, drawn: ImageTokens) -> Iterator[Tensor]:
-    """Draw bytes ``(B, H, W, 3)``, some pictures after others."""
+def _decode(tokenizer: ImageTokenizer, drawn: ImageTokens) -> Tensor:
+    """Draw bytes ``(B, H, W, 3)``; few pictures, whose kernels are short, from a recording."""
     parts = drawn.tensors()
-    if len(parts[0]) <= _FEW_PICTURES:
-        yield _decode_few(tokenizer, drawn, parts)
-        return
-    vectors = tokenizer.vectors_of(drawn)
-    area = vectors.shape[-2] * vectors.shape[-1] * tokenizer.downsample**2
-    size = max(1, _OVERLAP // area) if vectors.is_cuda else len(vectors)
-    for some in vectors.split(size):
-        yield to_levels(tokenizer.decode_vectors(some))
-
-
-def _decode_few(tokenizer: ImageTokenizer, drawn: ImageTokens, parts: tuple[Tensor, ...]) -> Tensor:
-    """A few pictures, whose kernels are short, from a recording that begins at the codes."""
 
     def draw(*parts: Tensor) -> Tensor:
         given = iter(parts)
         vectors = tokenizer.vectors_of(drawn.map(lambda _: next(given)))
         return to_levels(tokenizer.decode_vectors(vectors))
 
+    if len(parts[0]) > _FEW_PICTURES:
+        return draw(*parts)
     recorder = _recorders.setdefault(tokenizer, Recorder())
     places = (tokenizer.decoder.output.weight.data_ptr(), tokenizer.latent_mean.data_ptr())
     is_half = torch.is_autocast_enabled(parts[0].device.type)

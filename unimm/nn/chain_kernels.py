@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_wait
 
-from unimm.nn.fused_kernels import normalise, take_over
+from unimm.nn.kernel_parts import normalise, take_over
 
 
 @triton.jit

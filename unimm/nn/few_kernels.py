@@ -9,7 +9,7 @@ runs. Sums are float32.
 import triton
 import triton.language as tl
 
-from unimm.nn.fused_kernels import take_over
+from unimm.nn.kernel_parts import gated, take_over
 
 
 @triton.jit
@@ -127,8 +127,7 @@ def gate_kernel(
     for i in tl.static_range(num_rows):
         weighed = weigh(rows[i], gains)
         sums = sum_columns((dot_tiles(gate_tiles, weighed), dot_tiles(up_tiles, weighed)))
-        gate, up = sums[0] * scales[i], sums[1] * scales[i]
-        found = gate * tl.sigmoid(gate) * up
+        found = gated(sums[0] * scales[i], sums[1] * scales[i])
         tl.store(out + i * num_outputs + outputs, found.to(out.dtype.element_ty))
 
 

@@ -9,7 +9,8 @@ heads, ``W`` width of a head.
 
 import triton
 import triton.language as tl
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from unimm.nn.kernel_parts import gated, inverse_root, normalise, rotate_halves, take_over
 
 
 @triton.jit
@@ -55,14 +56,6 @@ def rotate(head, gain, turn, eps, width: tl.constexpr, has_norm: tl.constexpr):
 
 
 @triton.jit
-def take_over(has_pdl: tl.constexpr):
-    """Let the next kernel begin to read its weights; wait for what the one before wrote."""
-    if has_pdl:
-        gdc_launch_dependents()
-        gdc_wait()
-
-
-@triton.jit
 def turn_halves(
     x, weight, cosines, sines, eps, width: tl.constexpr, has_norm: tl.constexpr,
     has_pdl: tl.constexpr,
@@ -75,10 +68,9 @@ def turn_halves(
     take_over(has_pdl)
     x1, x2 = tl.load(x + at).to(tl.float32), tl.load(x + half + at).to(tl.float32)
     if has_norm:
-        scale = tl.rsqrt(tl.sum(x1 * x1 + x2 * x2, 1, keep_dims=True) / width + eps)
+        scale = inverse_root(x1, x2, eps, width)
         x1, x2 = x1 * scale * gain1, x2 * scale * gain2.to(tl.float32)
-    cosine, sine = tl.load(cosines + at), tl.load(sines + at)
-    return x1 * cosine - x2 * sine, x2 * cosine + x1 * sine
+    return rotate_halves(x1, x2, tl.load(cosines + at), tl.load(sines + at))
 
 
 @triton.jit
@@ -212,12 +204,6 @@ def attend_one_kernel(
 
 
 @triton.jit
-def normalise(x, gain, eps, width: tl.constexpr):
-    """RMSNorm of a row, zero behind its ``width`` numbers; float32."""
-    return x * tl.rsqrt(tl.sum(x * x, 0) / width + eps) * gain
-
-
-@triton.jit
 def norm_kernel(
     x, weight, out, eps, width: tl.constexpr, block: tl.constexpr, has_pdl: tl.constexpr
 ):
@@ -242,5 +228,5 @@ def gated_kernel(
     is_in = at < num_outputs
     left = tl.load(gate + row * gate_stride + at, mask=is_in).to(tl.float32)
     right = tl.load(up + row * up_stride + at, mask=is_in).to(tl.float32)
-    found = (left * tl.sigmoid(left) * right).to(out.dtype.element_ty)
+    found = gated(left, right).to(out.dtype.element_ty)
     tl.store(out + row * num_outputs + at, found, mask=is_in)

@@ -10,6 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from unimm.nn.kernel_parts import gated, inverse_root, normalise, rotate_halves
+
 _SUM = (256, 16, 8)
 """Rows and columns that a program of a sum has in hand at once, and its warps."""
 
@@ -50,15 +52,16 @@ def rotate_kernel(
     position, head = row // num_rotated, row % num_rotated
     x1, x2 = load_halves(joined, position * joined_stride + head * width, at, is_in, half)
     if has_norm:
-        scale = tl.rsqrt((tl.sum(x1 * x1 + x2 * x2, 1, keep_dims=True)) / width + eps)
+        scale = inverse_root(x1, x2, eps, width)
         g1, g2 = load_gains(query_weight, key_weight, head < num_heads, at, half)
         x1, x2 = x1 * scale * g1, x2 * scale * g2
     cosine = tl.load(cosines + position * width + at, mask=is_in, other=0.0)
     sine = tl.load(sines + position * width + at, mask=is_in, other=0.0)
     target = rotated + row * width + at
     dtype = rotated.dtype.element_ty
-    tl.store(target, (x1 * cosine - x2 * sine).to(dtype), mask=is_in)
-    tl.store(target + half, (x2 * cosine + x1 * sine).to(dtype), mask=is_in)
+    y1, y2 = rotate_halves(x1, x2, cosine, sine)
+    tl.store(target, y1.to(dtype), mask=is_in)
+    tl.store(target + half, y2.to(dtype), mask=is_in)
 
 
 @triton.jit
@@ -90,10 +93,10 @@ def rotate_gradient_kernel(
         angle = position * width + at
         cosine = tl.load(cosines + angle, mask=at < half, other=0.0)
         sine = tl.load(sines + angle, mask=at < half, other=0.0)
-        y1, y2 = given1 * cosine + given2 * sine, given2 * cosine - given1 * sine
+        y1, y2 = rotate_halves(given1, given2, cosine, -sine)
         if has_norm:
             x1, x2 = load_halves(joined, position * joined_stride + head * width, at, is_in, half)
-            scale = tl.rsqrt((tl.sum(x1 * x1 + x2 * x2, 1, keep_dims=True)) / width + eps)
+            scale = inverse_root(x1, x2, eps, width)
             x1, x2 = x1 * scale, x2 * scale
             sums1 += y1 * x1
             sums2 += y2 * x2
@@ -137,7 +140,7 @@ def swiglu_kernel(joined, hidden, size, block: tl.constexpr):
     at = tl.program_id(1) * block + tl.arange(0, block)
     is_in = at < size
     gate, up = load_gated(joined, row, at, size)
-    found = gate * tl.sigmoid(gate) * up
+    found = gated(gate, up)
     tl.store(hidden + row * size + at, found.to(hidden.dtype.element_ty), mask=is_in)
 
 
@@ -170,8 +173,7 @@ def add_norm_kernel(
     gain = tl.load(weight + at, mask=is_in, other=0.0).to(tl.float32)
     rounded = found.to(added.dtype.element_ty)
     tl.store(added + row + at, rounded, mask=is_in)
-    found = rounded.to(tl.float32)
-    found *= tl.rsqrt(tl.sum(found * found, 0) / size + eps) * gain
+    found = normalise(rounded.to(tl.float32), gain, eps, size)
     tl.store(normed + row + at, found.to(normed.dtype.element_ty), mask=is_in)
 
 

@@ -9,7 +9,7 @@ number's distance from the likeliest, which rise with it. Legend: ``n`` tokens t
 import triton
 import triton.language as tl
 
-from unimm.nn.fused_kernels import take_over
+from unimm.nn.kernel_parts import take_over
 
 _INFINITY = tl.constexpr(0x7F800000)
 

@@ -176,7 +176,10 @@ class ImageTokenizer(nn.Module):
         return self.decode_vectors(self.vectors_of(drawn))
 
     def drawn_of(self, tokens: ImageTokens, *, prefer_latents: bool = False) -> ImageTokens:
-        """What of these tokens ``decode`` draws, and nothing else; checked where it lies."""
+        """What of these tokens ``decode`` draws, and nothing else; arguments and errors as there.
+
+        Codes are checked where they lie, which on a GPU waits for it: ask before they are moved.
+        """
         if tokens.latents is not None and (prefer_latents or not tokens.has_codes):
             return ImageTokens(latents=tokens.latents)
         if not tokens.has_codes:
