@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from unimm.nn.adjacent import _joined, joined_product, lay_together, products
+from unimm.nn.adjacent import side_by_side, joined_product, lay_together, products
 from unimm.nn.linear import Linear
 from unimm.nn.transformer import Backbone, BackboneConfig, DecoderLayer
 
@@ -18,10 +18,10 @@ def test_weights_that_lie_together_are_one_product_with_the_same_results():
     modules, x = layers(), torch.randn(5, 3, 8)
     weights = [module.weight for module in modules]
     before = [weight.detach().clone() for weight in weights]
-    assert _joined(weights) is None
+    assert side_by_side(weights) is None
     apart = products(x, weights)
     lay_together(modules)
-    joined = _joined(weights)
+    joined = side_by_side(weights)
     assert joined is not None and torch.equal(joined, torch.cat(before))
     assert [module.weight for module in modules] == weights  # still the same parameters
     for found, other, weight in zip(products(x, weights), apart, before, strict=True):
@@ -37,7 +37,7 @@ def test_biases_move_with_their_weights():
     for is_together in (False, True):
         if is_together:
             lay_together(modules)
-            assert _joined(weights) is not None and _joined(biases) is not None
+            assert side_by_side(weights) is not None and side_by_side(biases) is not None
         for found, other in zip(products(x, weights, biases), expected, strict=True):
             torch.testing.assert_close(found, other)
 
@@ -46,12 +46,12 @@ def test_what_was_moved_apart_is_multiplied_apart():
     modules = layers()
     lay_together(modules)
     a, b, c = (module.weight for module in modules)
-    assert _joined([a, c]) is None and _joined([b, a]) is None
-    assert _joined([b, c]) is not None
+    assert side_by_side([a, c]) is None and side_by_side([b, a]) is None
+    assert side_by_side([b, c]) is not None
     modules[1].double()
-    assert _joined([a, modules[1].weight, c]) is None
+    assert side_by_side([a, modules[1].weight, c]) is None
     copied = copy.deepcopy(modules[2])
-    assert _joined([b, copied.weight]) is None
+    assert side_by_side([b, copied.weight]) is None
 
 
 def test_a_trunk_that_lies_together_computes_and_saves_the_same():
@@ -65,7 +65,7 @@ def test_a_trunk_that_lies_together_computes_and_saves_the_same():
     assert isinstance(layer, DecoderLayer)
     attention = layer.self_attn
     weights = [m.weight for m in (attention.q_proj, attention.k_proj, attention.v_proj)]
-    assert _joined(weights) is not None
+    assert side_by_side(weights) is not None
 
 
 def test_a_joined_product_gives_each_weight_its_gradient():
@@ -73,8 +73,8 @@ def test_a_joined_product_gives_each_weight_its_gradient():
     x, weights = torch.randn(5, 8), [torch.randn(n, 8, requires_grad=True) for n in (6, 2, 4)]
     given = torch.randn(5, 12)
     found = []
-    for is_joined in (True, False):
-        out = joined_product(x, weights, is_joined=is_joined)
+    for isside_by_side in (True, False):
+        out = joined_product(x, weights, isside_by_side=isside_by_side)
         found.append((out, *torch.autograd.grad(out, weights, given)))
     wanted = torch.cat([functional.linear(x, weight) for weight in weights], dim=-1)
     for joined, apart in zip(*found, strict=True):
