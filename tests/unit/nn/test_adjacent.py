@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from unimm.nn.adjacent import side_by_side, joined_product, lay_together, products
+from unimm.nn.adjacent import joined_product, lay_together, products, side_by_side
 from unimm.nn.linear import Linear
 from unimm.nn.transformer import Backbone, BackboneConfig, DecoderLayer
 
@@ -73,8 +73,8 @@ def test_a_joined_product_gives_each_weight_its_gradient():
     x, weights = torch.randn(5, 8), [torch.randn(n, 8, requires_grad=True) for n in (6, 2, 4)]
     given = torch.randn(5, 12)
     found = []
-    for isside_by_side in (True, False):
-        out = joined_product(x, weights, isside_by_side=isside_by_side)
+    for is_joined in (True, False):
+        out = joined_product(x, weights, is_joined=is_joined)
         found.append((out, *torch.autograd.grad(out, weights, given)))
     wanted = torch.cat([functional.linear(x, weight) for weight in weights], dim=-1)
     for joined, apart in zip(*found, strict=True):
