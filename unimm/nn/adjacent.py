@@ -33,7 +33,7 @@ def products(
     Returns:
         ``(..., N_i)`` each; their rows may lie apart.
     """
-    joined, bias = side_by_side(weights), side_by_side(biases) if biases else None
+    joined, bias = _joined(weights), _joined(biases) if biases else None
     if joined is None or (biases and bias is None):
         pairs = zip(weights, biases or [None] * len(weights), strict=True)
         return tuple(functional.linear(x, weight, bias) for weight, bias in pairs)
@@ -57,7 +57,13 @@ def joined_product(x: Tensor, weights: Sequence[Tensor], *, is_joined: bool) -> 
     return torch.cat([functional.linear(x, weight) for weight in weights], dim=-1)
 
 
-def side_by_side(parts: Sequence[Tensor]) -> Tensor | None:
+def _move_together(parts: Sequence[Tensor]) -> None:
+    joined = torch.cat([part.data for part in parts])
+    for part, moved in zip(parts, joined.split([len(x) for x in parts]), strict=True):
+        part.data = moved
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor | None:
     """All of them as one tensor, or None if they do not follow each other in memory."""
     first = parts[0]
     at = first.storage_offset()
@@ -68,9 +74,3 @@ def side_by_side(parts: Sequence[Tensor]) -> Tensor | None:
             return None
         at += part.numel()
     return first.detach().as_strided((sum(map(len, parts)), *first.shape[1:]), first.stride())
-
-
-def _move_together(parts: Sequence[Tensor]) -> None:
-    joined = torch.cat([part.data for part in parts])
-    for part, moved in zip(parts, joined.split([len(x) for x in parts]), strict=True):
-        part.data = moved

@@ -16,13 +16,6 @@ from unimm.nn.embeddings import kept
 from unimm.nn.few_rows import FEW_ROWS, add_product, gate, overlap, project
 from unimm.nn.kernel_blocks import cut_row
 from unimm.nn.kv_cache import CacheView
-from unimm.nn.some_rows import (
-    add_parts,
-    can_multiply_some,
-    multiply,
-    multiply_gated,
-    multiply_parts,
-)
 from unimm.nn.transformer import Attention, Backbone, DecoderLayer, RMSNorm
 
 LONGEST = 4096
@@ -78,35 +71,10 @@ def run_layers(
     Returns:
         ``(T, D)``, not normalised.
     """
-    if can_multiply_some(stream):
-        return _run_some(backbone, stream, angles, view)
     for index, layer in enumerate(backbone.layers):
         assert isinstance(layer, DecoderLayer)
         stream = _layer(layer, index, stream, angles, view)
     return stream
-
-
-def _run_some(
-    backbone: Backbone, x: Tensor, angles: tuple[Tensor, Tensor], view: CacheView
-) -> Tensor:
-    """As ``run_layers`` with some dozens of rows: a product's parts are added by the next norm."""
-    parts: Tensor | None = None
-    for index, layer in enumerate(backbone.layers):
-        assert isinstance(layer, DecoderLayer)
-        attention, mlp, norm = layer.self_attn, layer.mlp, layer.input_layernorm
-        if parts is None:
-            normed = _normalise(norm, x)
-        else:
-            x, normed = add_parts(x, parts, norm)
-        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-        query, key, value = multiply(normed, [module.weight for module in projections])
-        mixed = _mix(attention, index, (query, key, value), angles, view)
-        parts = multiply_parts(mixed, attention.o_proj.weight)
-        x, normed = add_parts(x, parts, layer.post_attention_layernorm)
-        hidden = multiply_gated(normed, mlp.gate_proj.weight, mlp.up_proj.weight)
-        parts = multiply_parts(hidden, mlp.down_proj.weight)
-    assert parts is not None
-    return add_parts(x, parts, None)[0]
 
 
 def _layer(
@@ -116,7 +84,10 @@ def _layer(
     is_few = len(x) <= FEW_ROWS
     attention, mlp = layer.self_attn, layer.mlp
     projected = _project(layer, x, is_few=is_few)
-    mixed = _mix(attention, index, projected, angles, view)
+    if view.num_new == 1 and view.longest <= LONGEST:
+        mixed = _attend_one(attention, index, projected, angles, view)
+    else:
+        mixed = _attend(attention, index, projected, angles, view)
     if is_few:
         x = add_product("output", x, mixed, attention.o_proj.weight)
         norm = layer.post_attention_layernorm
@@ -189,18 +160,6 @@ def _project(layer: DecoderLayer, x: Tensor, *, is_few: bool) -> Projected:
     else:
         query, key, value = products(_normalise(norm, x), weights)
     return query, key, value
-
-
-def _mix(
-    attention: Attention,
-    index: int,
-    projected: Projected,
-    angles: tuple[Tensor, Tensor],
-    view: CacheView,
-) -> Tensor:
-    """Attention without its last product, ``(T, H W)``."""
-    is_one = view.num_new == 1 and view.longest <= LONGEST
-    return (_attend_one if is_one else _attend)(attention, index, projected, angles, view)
 
 
 def _attend_one(

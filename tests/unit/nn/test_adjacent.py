@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from unimm.nn.adjacent import joined_product, lay_together, products, side_by_side
+from unimm.nn.adjacent import _joined, joined_product, lay_together, products
 from unimm.nn.linear import Linear
 from unimm.nn.transformer import Backbone, BackboneConfig, DecoderLayer
 
@@ -18,10 +18,10 @@ def test_weights_that_lie_together_are_one_product_with_the_same_results():
     modules, x = layers(), torch.randn(5, 3, 8)
     weights = [module.weight for module in modules]
     before = [weight.detach().clone() for weight in weights]
-    assert side_by_side(weights) is None
+    assert _joined(weights) is None
     apart = products(x, weights)
     lay_together(modules)
-    joined = side_by_side(weights)
+    joined = _joined(weights)
     assert joined is not None and torch.equal(joined, torch.cat(before))
     assert [module.weight for module in modules] == weights  # still the same parameters
     for found, other, weight in zip(products(x, weights), apart, before, strict=True):
@@ -37,7 +37,7 @@ def test_biases_move_with_their_weights():
     for is_together in (False, True):
         if is_together:
             lay_together(modules)
-            assert side_by_side(weights) is not None and side_by_side(biases) is not None
+            assert _joined(weights) is not None and _joined(biases) is not None
         for found, other in zip(products(x, weights, biases), expected, strict=True):
             torch.testing.assert_close(found, other)
 
@@ -46,12 +46,12 @@ def test_what_was_moved_apart_is_multiplied_apart():
     modules = layers()
     lay_together(modules)
     a, b, c = (module.weight for module in modules)
-    assert side_by_side([a, c]) is None and side_by_side([b, a]) is None
-    assert side_by_side([b, c]) is not None
+    assert _joined([a, c]) is None and _joined([b, a]) is None
+    assert _joined([b, c]) is not None
     modules[1].double()
-    assert side_by_side([a, modules[1].weight, c]) is None
+    assert _joined([a, modules[1].weight, c]) is None
     copied = copy.deepcopy(modules[2])
-    assert side_by_side([b, copied.weight]) is None
+    assert _joined([b, copied.weight]) is None
 
 
 def test_a_trunk_that_lies_together_computes_and_saves_the_same():
@@ -65,7 +65,7 @@ def test_a_trunk_that_lies_together_computes_and_saves_the_same():
     assert isinstance(layer, DecoderLayer)
     attention = layer.self_attn
     weights = [m.weight for m in (attention.q_proj, attention.k_proj, attention.v_proj)]
-    assert side_by_side(weights) is not None
+    assert _joined(weights) is not None
 
 
 def test_a_joined_product_gives_each_weight_its_gradient():
