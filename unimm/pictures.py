@@ -21,7 +21,6 @@ from unimm.tokenizer.pixels import begin_copy, to_levels
 
 _DECODE_CHUNK = 64  # pictures at once: about 1 GB of activations at 128 pixels
 _OVERLAP = 2**20  # pixels: while a GPU draws these, the host packs those before
-_FEW_PICTURES = 4  # of which a recorded decoder may keep the activations
 _recorders: "WeakKeyDictionary[ImageTokenizer, Recorder]" = WeakKeyDictionary()
 
 
@@ -78,9 +77,12 @@ def decode_images(pipeline: Pipeline, images: Sequence[ImageTokens]) -> list[Ima
         height, width = drawn.tensors()[-1].shape[-2:]  # of latents or of the finest codes
         area = height * width * tokenizer.downsample**2
         size = max(1, _OVERLAP // area) if pipeline.device.type == "cuda" else _DECODE_CHUNK
+        # A recording keeps its activations: not of very large pictures, nor beside training.
+        is_trained = pipeline.model.text_embedding.weight.requires_grad
+        is_recorded = area <= _OVERLAP and not is_trained
         with torch.autocast(pipeline.device.type, torch.bfloat16, enabled=is_half):
             copies = [
-                begin_copy(_decode(tokenizer, drawn[i : i + size]))
+                begin_copy(_decode(tokenizer, drawn[i : i + size], is_recorded=is_recorded))
                 for i in range(0, len(chunk), size)
             ]
         for wait in copies:
@@ -88,8 +90,8 @@ def decode_images(pipeline: Pipeline, images: Sequence[ImageTokens]) -> list[Ima
     return pictures
 
 
-def _decode(tokenizer: ImageTokenizer, drawn: ImageTokens) -> Tensor:
-    """Draw bytes ``(B, H, W, 3)``; few pictures, whose kernels are short, from a recording."""
+def _decode(tokenizer: ImageTokenizer, drawn: ImageTokens, *, is_recorded: bool) -> Tensor:
+    """Draw bytes ``(B, H, W, 3)``, from a recording where there is one: kernels are short."""
     parts = drawn.tensors()
 
     def draw(*parts: Tensor) -> Tensor:
@@ -97,7 +99,7 @@ def _decode(tokenizer: ImageTokenizer, drawn: ImageTokens) -> Tensor:
         vectors = tokenizer.vectors_of(drawn.map(lambda _: next(given)))
         return to_levels(tokenizer.decode_vectors(vectors))
 
-    if len(parts[0]) > _FEW_PICTURES:
+    if not is_recorded:
         return draw(*parts)
     recorder = _recorders.setdefault(tokenizer, Recorder())
     places = (tokenizer.decoder.output.weight.data_ptr(), tokenizer.latent_mean.data_ptr())

@@ -128,14 +128,28 @@ def test_many_pictures_leave_the_gpu_whole(monkeypatch):
 
 @pytest.mark.skipif(IS_INTERPRETED, reason="records on a GPU")
 @pytest.mark.parametrize("name", ["next_token", "next_scale", "diffusion"])
-def test_what_is_recorded_draws_each_picture(name):
+@pytest.mark.parametrize("count", [1, 7])
+def test_what_is_recorded_draws_each_picture(name, count):
     drawing = tiny_pipeline(name).to("cuda", torch.float32)
-    drawn = list[np.ndarray]()
+    drawing.model.requires_grad_(False)
+    drawn, side = list[np.ndarray](), drawing.image_size
     for _ in range(4):  # run, recorded, repeated
-        pixels = torch.rand(1, 3, drawing.image_size, drawing.image_size, device="cuda") * 2 - 1
-        tokens = drawing.image_tokenizer.encode(pixels, drawing.schedule)[0].map(torch.Tensor.cpu)
-        drawn.append(np.array(decode_images(drawing, [tokens])[0]))
+        pixels = torch.rand(count, 3, side, side, device="cuda") * 2 - 1
+        encoded = drawing.image_tokenizer.encode(pixels, drawing.schedule)
+        tokens = [encoded[i].map(torch.Tensor.cpu) for i in range(count)]
+        drawn.append(np.stack([np.array(x) for x in decode_images(drawing, tokens)]))
         with unrecorded():
-            expected = np.array(decode_images(drawing, [tokens])[0])
+            expected = np.stack([np.array(x) for x in decode_images(drawing, tokens)])
         assert abs(drawn[-1].astype(int) - expected).max() <= 1
     assert all((a != b).any() for a, b in pairwise(drawn))
+
+
+@pytest.mark.skipif(IS_INTERPRETED, reason="records on a GPU")
+@pytest.mark.parametrize("is_trained", [True, False])
+def test_beside_training_no_recording_keeps_memory(is_trained):
+    drawing = tiny_pipeline().to("cuda", torch.float32)
+    drawing.model.requires_grad_(is_trained)
+    side = drawing.image_size // drawing.image_tokenizer.downsample
+    for _ in range(3):
+        decode_images(drawing, [ImageTokens(codes=torch.zeros(side, side, dtype=torch.int64))])
+    assert (drawing.image_tokenizer in pictures._recorders) != is_trained

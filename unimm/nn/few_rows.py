@@ -136,9 +136,11 @@ def overlap(x: Tensor) -> dict[str, bool]:
     """From Hopper on a kernel may begin while the one before it ends: its weights are there then.
 
     Programmatic dependent launch, CUDA C++ Programming Guide. A kernel launched so waits for the
-    one before (``take_over``) before it reads or writes anything but what no step changes.
+    one before (``take_over``) before it reads or writes anything but what no step changes. With
+    more rows ``x`` its neighbours are the library's, which end first: it would begin later so.
     """
     is_able = x.is_cuda and torch.cuda.get_device_capability(x.device) >= (9, 0)
+    is_able = is_able and len(x) <= FEW_ROWS
     return {"has_pdl": is_able, "launch_pdl": is_able}
 
 

@@ -134,7 +134,7 @@ def load_slots(
     for i in tl.static_range(turns):
         here = slots + i * lanes
         places = cached + here.to(tl.int64) * width + at
-        tiles += (tl.load(places, mask=here < length, other=0.0),)
+        tiles += (tl.load(places, mask=here < length, other=0.0, eviction_policy="evict_first"),)
     return tiles
 
 

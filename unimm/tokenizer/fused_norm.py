@@ -16,7 +16,7 @@ from torch.utils._triton import has_triton_package
 
 _TILE = 4096  # numbers of a tile
 _MOST_CHANNELS = 256  # of a tile
-_PROGRAMS = 4096  # that sum; a few times what a GPU runs at once
+_PROGRAMS = 2048  # that sum; a few times what a GPU runs at once
 _MOST_PARTS = 512
 
 
