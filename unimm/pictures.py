@@ -20,7 +20,7 @@ from unimm.tokenizer.image import ImageTokenizer
 from unimm.tokenizer.pixels import begin_copy, to_levels
 
 _DECODE_CHUNK = 64  # pictures at once: about 1 GB of activations at 128 pixels
-_OVERLAP = 2**20  # pixels: while a GPU draws these, the host packs those before
+_OVERLAP = 2**20  # pixels that a GPU draws, or a recording holds, while the host packs those before
 _recorders: "WeakKeyDictionary[ImageTokenizer, Recorder]" = WeakKeyDictionary()
 
 
@@ -77,12 +77,10 @@ def decode_images(pipeline: Pipeline, images: Sequence[ImageTokens]) -> list[Ima
         height, width = drawn.tensors()[-1].shape[-2:]  # of latents or of the finest codes
         area = height * width * tokenizer.downsample**2
         size = max(1, _OVERLAP // area) if pipeline.device.type == "cuda" else _DECODE_CHUNK
-        # A recording keeps its activations: not of very large pictures, nor beside training.
-        is_trained = pipeline.model.text_embedding.weight.requires_grad
-        is_recorded = area <= _OVERLAP and not is_trained
+        recorder = _recorder_of(pipeline) if area <= _OVERLAP else None
         with torch.autocast(pipeline.device.type, torch.bfloat16, enabled=is_half):
             copies = [
-                begin_copy(_decode(tokenizer, drawn[i : i + size], is_recorded=is_recorded))
+                begin_copy(_decode(tokenizer, drawn[i : i + size], recorder))
                 for i in range(0, len(chunk), size)
             ]
         for wait in copies:
@@ -90,8 +88,17 @@ def decode_images(pipeline: Pipeline, images: Sequence[ImageTokens]) -> list[Ima
     return pictures
 
 
-def _decode(tokenizer: ImageTokenizer, drawn: ImageTokens, *, is_recorded: bool) -> Tensor:
-    """Draw bytes ``(B, H, W, 3)``, from a recording where there is one: kernels are short."""
+def _recorder_of(pipeline: Pipeline) -> Recorder | None:
+    """Of a tokenizer's decoder; none beside training, as recordings keep their activations."""
+    found = _recorders.get(pipeline.image_tokenizer)
+    # Asked until there is one: to look at all parameters takes the host some hundred microseconds.
+    if found is None and not any(x.requires_grad for x in pipeline.model.parameters()):
+        found = _recorders[pipeline.image_tokenizer] = Recorder()
+    return found
+
+
+def _decode(tokenizer: ImageTokenizer, drawn: ImageTokens, recorder: Recorder | None) -> Tensor:
+    """Draw bytes ``(B, H, W, 3)``, if possible from a recording: its kernels are short."""
     parts = drawn.tensors()
 
     def draw(*parts: Tensor) -> Tensor:
@@ -99,9 +106,8 @@ def _decode(tokenizer: ImageTokenizer, drawn: ImageTokens, *, is_recorded: bool)
         vectors = tokenizer.vectors_of(drawn.map(lambda _: next(given)))
         return to_levels(tokenizer.decode_vectors(vectors))
 
-    if not is_recorded:
+    if recorder is None:
         return draw(*parts)
-    recorder = _recorders.setdefault(tokenizer, Recorder())
     places = (tokenizer.decoder.output.weight.data_ptr(), tokenizer.latent_mean.data_ptr())
     is_half = torch.is_autocast_enabled(parts[0].device.type)
     return recorder.run((*places, bool(drawn.scale_codes), is_half), draw, *parts)

@@ -142,14 +142,3 @@ def test_what_is_recorded_draws_each_picture(name, count):
             expected = np.stack([np.array(x) for x in decode_images(drawing, tokens)])
         assert abs(drawn[-1].astype(int) - expected).max() <= 1
     assert all((a != b).any() for a, b in pairwise(drawn))
-
-
-@pytest.mark.skipif(IS_INTERPRETED, reason="records on a GPU")
-@pytest.mark.parametrize("is_trained", [True, False])
-def test_beside_training_no_recording_keeps_memory(is_trained):
-    drawing = tiny_pipeline().to("cuda", torch.float32)
-    drawing.model.requires_grad_(is_trained)
-    side = drawing.image_size // drawing.image_tokenizer.downsample
-    for _ in range(3):
-        decode_images(drawing, [ImageTokens(codes=torch.zeros(side, side, dtype=torch.int64))])
-    assert (drawing.image_tokenizer in pictures._recorders) != is_trained

@@ -7,6 +7,7 @@ from PIL import Image
 from pipelines import tiny_pipeline
 
 import unimm.pipeline
+from unimm import pictures
 from unimm.document import ImageTokens
 from unimm.generation import generate_story
 from unimm.nn.linear import has_int8_kernel
@@ -32,6 +33,16 @@ def test_decode_draws_what_the_tokenizer_draws(pipeline):
     pixels = pipeline.image_tokenizer.decode(tokens)
     expected = ((pixels + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0)
     assert torch.equal(torch.tensor(np.array(picture)), expected)
+
+
+@pytest.mark.parametrize(("frozen", "is_recorded"), [("text_embedding", False), ("", True)])
+def test_no_recording_keeps_memory_beside_training(frozen, is_recorded):
+    drawing = tiny_pipeline()
+    drawing.model.requires_grad_(True)
+    drawing.model.get_submodule(frozen).requires_grad_(False)
+    codes = torch.zeros(4, 4, dtype=torch.int64)
+    decode_images(drawing, [ImageTokens(codes=codes)])
+    assert (drawing.image_tokenizer in pictures._recorders) == is_recorded
 
 
 @pytest.mark.parametrize("size", [(16, 16), (1, 1), (7, 300), (640, 480), (17, 16)])

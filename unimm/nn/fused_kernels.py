@@ -218,11 +218,8 @@ def norm_kernel(
 
 
 @triton.jit
-def gated_kernel(
-    gate, up, out, num_outputs, gate_stride, up_stride, block: tl.constexpr, has_pdl: tl.constexpr
-):
+def gated_kernel(gate, up, out, num_outputs, gate_stride, up_stride, block: tl.constexpr):
     """``silu(gate) * up``; programs are ``(T, blocks of outputs)``."""
-    take_over(has_pdl)
     row = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * block + tl.arange(0, block)
     is_in = at < num_outputs

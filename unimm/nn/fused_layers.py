@@ -100,9 +100,7 @@ def _layer(
     left, right = products(normed, (mlp.gate_proj.weight, mlp.up_proj.weight))
     hidden = torch.empty_like(left, memory_format=torch.contiguous_format)
     _kernels().gated_kernel[(len(x), -(-hidden.shape[1] // 1024))](
-        *(left, right, hidden, hidden.shape[1], left.stride(0), right.stride(0)),
-        block=1024,
-        **overlap(x),
+        left, right, hidden, hidden.shape[1], left.stride(0), right.stride(0), block=1024
     )
     return x.addmm_(hidden, mlp.down_proj.weight.t())
 
