@@ -35,7 +35,8 @@ class Arguments:
     context: tuple[int, ...] = ()
     """Earlier pictures behind which one more is drawn."""
     launches: bool = False
-    """Count kernels and launches (on a GPU)."""
+    """Count kernels and launches (on a GPU). The profiler slows what is measured after it: ask for
+    one model and objective only."""
     repeats: int = 3
     """Calls that are timed; the median counts."""
     device: str | None = None

@@ -3,13 +3,14 @@
 Legend: ``B`` pictures, ``n`` patches, ``D`` width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import torch
 
 from unimm.evaluation.ceilings import measure_ceilings
 from unimm.evaluation.drawing_cost import PROMPT
+from unimm.evaluation.launches import count_launches
 from unimm.evaluation.random_models import RandomModel, random_pipeline
 from unimm.evaluation.side_by_side import Program
 from unimm.evaluation.speed import Row, measure_speed
@@ -24,24 +25,29 @@ from unimm.pipeline import Pipeline
 def our_drawing(pipeline: Pipeline, sampling: SamplingConfig, *, batch_size: int) -> Program:
     """``generate_image`` of a batch, decoding included."""
     prompts = [PROMPT] * batch_size
-    return Program(run=lambda: generate_image(pipeline, prompts, seed=1, **vars(sampling)))
+    return lambda: generate_image(pipeline, prompts, seed=1, **vars(sampling))
 
 
-def our_shares(pipeline: Pipeline, sampling: SamplingConfig, *, batch_size: int) -> Row:
-    """How near the drawing comes to what the device can do, with what the profiler counts."""
+def our_shares(
+    pipeline: Pipeline, sampling: SamplingConfig, *, batch_sizes: Iterable[int]
+) -> dict[int, Row]:
+    """How near drawing comes to what the device can do, by batch size.
+
+    What the profiler counts comes last: recordings are slower once it has run.
+    """
     device, dtype = pipeline.device, pipeline.model.text_embedding.weight.dtype
-    ceilings = measure_ceilings(device, dtype)
-    found = measure_speed(
-        pipeline,
-        sampling,
-        ceilings,
-        batch_size=batch_size,
-        repeats=3,
-        with_launches=True,
-    )
-    copied = float(f"{ceilings.bytes_per_second / 1e9:.4g}")
-    product = float(f"{ceilings.flops_per_second / 1e12:.4g}")
-    return found | {"copy, GB/s": copied, "matmul, TFLOP/s": product}
+    rows: dict[int, Row] = {}
+    for size in batch_sizes:
+        ceilings = measure_ceilings(device, dtype)
+        rows[size] = measure_speed(pipeline, sampling, ceilings, batch_size=size, repeats=3)
+        rows[size] |= {
+            "copy, GB/s": float(f"{ceilings.bytes_per_second / 1e9:.4g}"),
+            "matmul, TFLOP/s": float(f"{ceilings.flops_per_second / 1e12:.4g}"),
+        }
+    for size, row in rows.items():
+        steps = int(row["trunk steps"])
+        row |= count_launches(pipeline, batch_size=size, trunk_steps=steps, **vars(sampling))
+    return rows
 
 
 def our_head(

@@ -1,13 +1,13 @@
 """Other programs' own code, driven as their scripts do: LlamaGen, VAR, MAR and DiT, random weights.
 
 Their sources are no part of this project: ``docs/performance.md`` says which commits to fetch. They
-name their packages alike (``models``, ``diffusion``), so a process can load one of them only.
+name their packages alike (``models``, ``diffusion``) and change PyTorch's settings and classes, so
+each is made in a process of its own (``Apart``).
 """
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,6 @@ def llamagen_draw(sources: Path, *, batch_size: int, device: torch.device, tiny:
     _fill(model, decoder)
     model = model.to(device, torch.float32 if tiny else torch.bfloat16).eval()
     if not tiny:
-        torch._dynamo.reset()  # pyright: ignore[reportPrivateImportUsage]
         model = torch.compile(model, mode="reduce-overhead", fullgraph=True)
     labels = torch.randint(0, 1000, (batch_size,), device=device)
 
@@ -60,7 +59,8 @@ def llamagen_draw(sources: Path, *, batch_size: int, device: torch.device, tiny:
         pixels = decoder.decode_code(codes, [batch_size, 8, side, side])
         _to_host(127.5 * pixels + 128.0)
 
-    return Program(run=run, settings=lambda: _settings(deterministic=True))
+    _set(deterministic=True)
+    return run
 
 
 def llamagen_step(sources: Path, *, batch_size: int, device: torch.device, tiny: bool) -> Program:
@@ -101,7 +101,8 @@ def var_draw(
             )
             _to_host(255 * pixels)
 
-    return Program(run=run, settings=lambda: _settings(deterministic=True))
+    _set(deterministic=True)
+    return run
 
 
 def var_step(
@@ -145,7 +146,8 @@ def mar_head(
         with torch.autocast(device.type, _half(device)):
             head.sample(told, 1.0, 2.9)
 
-    return Program(run=run, settings=lambda: _settings(benchmark=True))
+    _set(benchmark=True)
+    return run
 
 
 def mar_draw(sources: Path, *, batch_size: int, device: torch.device, num_iter: int) -> Program:
@@ -174,7 +176,8 @@ def mar_draw(sources: Path, *, batch_size: int, device: torch.device, num_iter: 
                 bsz=batch_size, num_iter=num_iter, cfg=2.9, cfg_schedule="linear", labels=labels
             )
 
-    return Program(run=run, settings=lambda: _settings(benchmark=True))
+    _set(benchmark=True)
+    return run
 
 
 def dit_denoise(sources: Path, *, batch_size: int, device: torch.device, tiny: bool) -> Program:
@@ -202,7 +205,8 @@ def dit_denoise(sources: Path, *, batch_size: int, device: torch.device, tiny: b
             device=device,
         )
 
-    return Program(run=run, settings=lambda: _settings())
+    _set()
+    return run
 
 
 def _find(folder: Path) -> None:
@@ -214,38 +218,21 @@ def _find(folder: Path) -> None:
 def _var(sources: Path, depth: int, device: torch.device, tiny: bool) -> tuple[Any, Any]:
     _find(sources / "VAR")
     build: Any = importlib.import_module("models").build_vae_var
-    with _kept_initialisation():
-        tokenizer, model = build(
-            V=4096,
-            Cvae=32,
-            ch=32 if tiny else 160,
-            share_quant_resi=4,
-            device=str(device),
-            patch_nums=VAR_SCALES,
-            num_classes=1000,
-            depth=2 if tiny else depth,
-            shared_aln=False,
-        )
+    tokenizer, model = build(
+        V=4096,
+        Cvae=32,
+        ch=32 if tiny else 160,
+        share_quant_resi=4,
+        device=str(device),
+        patch_nums=VAR_SCALES,
+        num_classes=1000,
+        depth=2 if tiny else depth,
+        shared_aln=False,
+    )
     for parameter in tokenizer.parameters():  # left as the memory was
         torch.nn.init.normal_(parameter, std=_STD)
     _fill(model)
     return tokenizer, model
-
-
-@contextmanager
-def _kept_initialisation() -> Iterator[None]:
-    """VAR switches the initialisation of PyTorch's layers off for the whole process."""
-    kinds = (nn.Linear, nn.LayerNorm, nn.BatchNorm2d, nn.SyncBatchNorm, nn.Conv1d, nn.Conv2d)
-    kinds += (nn.ConvTranspose1d, nn.ConvTranspose2d)
-    own = [(kind, kind.__dict__.get("reset_parameters")) for kind in kinds]
-    try:
-        yield
-    finally:
-        for kind, method in own:
-            if method is None:
-                del kind.reset_parameters
-            else:
-                kind.reset_parameters = method
 
 
 def _training(
@@ -264,20 +251,15 @@ def _training(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    return Program(run=run, settings=lambda: _settings())
+    _set()
+    return run
 
 
-@contextmanager
-def _settings(*, deterministic: bool = False, benchmark: bool = False) -> Iterator[None]:
-    """TF32 products, which all of them switch on, and what else a script sets; as before after."""
+def _set(*, deterministic: bool = False, benchmark: bool = False) -> None:
+    """TF32 products, which all of them switch on, and what else a script sets."""
     cudnn: Any = torch.backends.cudnn
-    matmul = torch.backends.cuda.matmul
-    before = cudnn.deterministic, cudnn.benchmark, matmul.allow_tf32
-    cudnn.deterministic, cudnn.benchmark, matmul.allow_tf32 = deterministic, benchmark, True
-    try:
-        yield
-    finally:
-        cudnn.deterministic, cudnn.benchmark, matmul.allow_tf32 = before
+    cudnn.deterministic, cudnn.benchmark = deterministic, benchmark
+    torch.backends.cuda.matmul.allow_tf32 = True
 
 
 def _fill(*modules: nn.Module) -> None:

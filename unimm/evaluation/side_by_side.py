@@ -1,31 +1,88 @@
 """Two programs timed in turns, so that what a machine does meanwhile happens to both."""
 
+import multiprocessing
+import traceback
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from statistics import median
+from types import TracebackType
+from typing import Any
 
 import torch
 
 from unimm.evaluation.ceilings import seconds_of
 
+Program = Callable[[], object]
+"""Something that is done over and over: a call does it once."""
 
-@dataclass(frozen=True, kw_only=True)
-class Program:
-    """Something that is done over and over.
 
-    Attributes:
-        run: does it once.
-        settings: makes the context that it runs in: PyTorch's global settings of its authors.
+class Apart:
+    """A program in a process of its own, which is how it runs elsewhere.
+
+    Neither finds PyTorch's settings, memory or streams as the other left them: a program that
+    compiles or records on streams of its own would slow our recordings (``unimm/nn/capture.py``).
+
+    Args:
+        make: makes the program in its process; ``pickle`` must be able to send it there.
+        device: that it runs on.
+
+    Raises:
+        RuntimeError: here or later, with the traceback of what failed in the process.
     """
 
-    run: Callable[[], object]
-    settings: Callable[[], AbstractContextManager[object]] = nullcontext
+    def __init__(self, make: Callable[[], Program], *, device: torch.device) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork cannot use a GPU
+        self._end, other = context.Pipe()
+        self._process = context.Process(target=_serve, args=(other, make, device))
+        self._process.start()
+        other.close()
+
+    def turn(self, **asked: int) -> float:
+        """As ``turn_of`` of the program, there."""
+        try:
+            self._end.send(asked)
+            answer = self._end.recv()
+        except (EOFError, ConnectionError) as error:
+            self._process.join()
+            code = self._process.exitcode
+            raise RuntimeError(f"the other program's process ended with {code}") from error
+        if isinstance(answer, str):
+            raise RuntimeError(f"the other program failed:\n{answer}")
+        return answer
+
+    def __enter__(self) -> "Apart":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._end.close()
+        self._process.join(10)
+        self._process.kill()  # in the middle of a turn
+        self._process.join()
+
+
+def _serve(end: Connection, make: Callable[[], Program], device: torch.device) -> None:
+    program: Program | None = None
+    while True:
+        try:
+            asked: Any = end.recv()
+        except EOFError:  # nobody asks any more
+            return
+        try:
+            program = program or make()
+            answer: float | str = turn_of(program, device, **asked)
+        except Exception:
+            answer = traceback.format_exc()
+        end.send(answer)
 
 
 def in_turns(
     ours: Program,
-    theirs: Program,
+    theirs: Program | Apart,
     *,
     device: torch.device,
     turns: int = 3,
@@ -51,11 +108,17 @@ def in_turns(
         ``highest`` ratio of a turn's two times.
     """
     times: tuple[list[float], list[float]] = ([], [])
+
+    def take(program: Program | Apart, calls: int, num_warm: int) -> float:
+        if isinstance(program, Apart):
+            return program.turn(calls=calls, num_warm=num_warm)
+        return turn_of(program, device, calls=calls, num_warm=num_warm)
+
     for program in (ours, theirs):
-        _turn(program, device, calls=1, num_warm=1)
+        take(program, 1, 1)
     for _ in range(turns):
         for program, found in zip((ours, theirs), times, strict=True):
-            found.append(_turn(program, device, calls=calls, num_warm=num_warm))
+            found.append(take(program, calls, num_warm))
     own, other = (1000 * median(found) / per_call for found in times)
     ratios = [b / a for a, b in zip(*times, strict=True)]
     figures = {
@@ -68,8 +131,9 @@ def in_turns(
     return {name: float(f"{value:.4g}") for name, value in figures.items()} | {"turns": turns}
 
 
-def _turn(program: Program, device: torch.device, *, calls: int, num_warm: int) -> float:
+def turn_of(program: Program, device: torch.device, *, calls: int, num_warm: int) -> float:
+    """The median seconds of a program's calls; the next finds the memory that they took free."""
+    found = median(seconds_of(program, device, repeats=calls, num_warm=num_warm))
     if device.type == "cuda":
-        torch.cuda.empty_cache()  # the other program's activations
-    with program.settings():
-        return median(seconds_of(program.run, device, repeats=calls, num_warm=num_warm))
+        torch.cuda.empty_cache()
+    return found

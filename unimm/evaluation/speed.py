@@ -23,7 +23,6 @@ def measure_speed(
     *,
     batch_size: int,
     repeats: int,
-    with_launches: bool = False,
 ) -> Row:
     """Draw batches of one size.
 
@@ -33,7 +32,6 @@ def measure_speed(
         ceilings: of its device.
         batch_size: pictures drawn at once.
         repeats: batches that are timed.
-        with_launches: count kernels and launches, too.
 
     Returns:
         ``pictures/s`` with decoding, ``tokens/s`` (positions that the trunk ran for the pictures,
@@ -44,7 +42,7 @@ def measure_speed(
     cost = drawing_cost(pipeline, batch_size=batch_size, repeats=repeats, **options)
     drawing = max(cost.seconds - cost.decode_seconds, 1e-9)
     num_steps, drawn = len(cost.work.new), sum(cost.work.drawing) * batch_size
-    row = cost.row() | {
+    return cost.row() | {
         "tokens/s": round(drawn / drawing, 1),
         "ms a step": float(f"{1000 * drawing / num_steps:.4g}"),
         "decode ms": float(f"{1000 * cost.decode_seconds:.4g}"),
@@ -52,9 +50,6 @@ def measure_speed(
             f"{least_seconds(pipeline, cost, sampling, ceilings) / drawing:.3g}"
         ),
     }
-    if with_launches:
-        row |= count_launches(pipeline, batch_size=batch_size, trunk_steps=num_steps, **options)
-    return row
 
 
 @dataclass(kw_only=True)
@@ -92,28 +87,29 @@ class SpeedReport:
             batch_sizes: pictures drawn at once.
             context: numbers of earlier pictures behind which one more is drawn.
             repeats: calls that are timed.
-            with_launches: count kernels and launches on a GPU.
+            with_launches: count kernels and launches on a GPU; models that are measured after it
+                by the same process seem slower than they are.
             tell: told of every row.
         """
         if self.ceilings is None:
             dtype = pipeline.model.text_embedding.weight.dtype
             self.ceilings = measure_ceilings(pipeline.device, dtype)
             tell(json.dumps(self.figures()["ceilings"]))
+        options = vars(sampling)
         for size in batch_sizes:
-            row = measure_speed(
-                pipeline,
-                sampling,
-                self.ceilings,
-                batch_size=size,
-                repeats=repeats,
-                with_launches=with_launches,
-            )
+            row = measure_speed(pipeline, sampling, self.ceilings, batch_size=size, repeats=repeats)
             self.batches.setdefault(name, {})[size] = row
             tell(f"{name}, batch {size}: {json.dumps(row)}")
         for count in context:
-            row = context_cost(pipeline, num_earlier=count, repeats=repeats, **vars(sampling))
+            row = context_cost(pipeline, num_earlier=count, repeats=repeats, **options)
             self.contexts.setdefault(name, {})[f"{count} pictures before"] = row
             tell(f"{name}, {count} pictures before: {json.dumps(row)}")
+        if with_launches:  # last: recordings are slower once the profiler has run
+            for size, row in self.batches[name].items():
+                steps = int(row["trunk steps"])
+                counts = count_launches(pipeline, batch_size=size, trunk_steps=steps, **options)
+                row |= counts
+                tell(f"{name}, batch {size}: {json.dumps(counts)}")
 
     def figures(self) -> dict[str, Any]:
         """For the ledger: a table each of ``drawing``, ``batches``, ``context``, ``ceilings``.

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from unimm.nn.capture import Pool, capture, new_pool
+
 MOST_GRAPHS = 64
 """Recordings kept at once: when one more comes, all are dropped."""
 TOGETHER = 8
@@ -41,7 +43,7 @@ def _key_of(key: Hashable, inputs: tuple[Tensor, ...]) -> Hashable:
 
 
 class _Graph(NamedTuple):
-    graph: torch.cuda.CUDAGraph
+    launch: Callable[[], None]
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
 
@@ -56,7 +58,7 @@ class Recorder:
     def __init__(self) -> None:
         self._seen: set[Hashable] = set()
         self._graphs: dict[Hashable, _Graph] = {}
-        self._pool: object = None
+        self._pool: Pool | None = None
 
     def __reduce__(self) -> tuple[type["Recorder"], tuple[()]]:
         return Recorder, ()  # a copy of a model records for itself
@@ -90,7 +92,7 @@ class Recorder:
         found = self._graphs[key]
         for buffer, given in zip(found.inputs, inputs, strict=True):
             buffer.copy_(given)
-        found.graph.replay()
+        found.launch()
         return tuple(x.clone() for x in found.outputs)  # the next call writes over them
 
     def repeat(
@@ -134,7 +136,7 @@ class Recorder:
             for buffer, given in zip(found.inputs, state, strict=True):
                 buffer.copy_(given)
             for _ in range(count):
-                found.graph.replay()
+                found.launch()
                 for _ in range(size):
                     after()
             for buffer, given in zip(found.inputs, state, strict=True):
@@ -146,12 +148,12 @@ class Recorder:
         if len(self._graphs) >= MOST_GRAPHS:
             self._graphs.clear()
             self._pool = None
-        self._pool = self._pool or torch.cuda.graph_pool_handle()
+        self._pool = self._pool or new_pool()
         buffers = tuple(x.clone() for x in inputs)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):  # pyright: ignore[reportArgumentType]
-            outputs = function(*buffers)
-        return _Graph(graph, buffers, outputs)
+        launch, outputs = capture(
+            lambda: function(*buffers), pool=self._pool, device=inputs[0].device
+        )
+        return _Graph(launch, buffers, outputs)
 
 
 def _repeated(function: Callable[..., None], times: int) -> Callable[..., tuple[Tensor, ...]]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 
@@ -12,7 +13,7 @@ from unimm.evaluation import peer_programs
 from unimm.evaluation.ceilings import measure_ceilings, measure_held_flops, seconds_of
 from unimm.evaluation.drawing_pairs import our_drawing, our_head, our_shares, shrunk
 from unimm.evaluation.random_models import SIZES, RandomModel, random_pipeline
-from unimm.evaluation.side_by_side import Program, in_turns
+from unimm.evaluation.side_by_side import Apart, Program, in_turns
 from unimm.training.step_speed import MeasuredStep, interleaved_rows, measured_step, picture_rows
 
 Row = dict[str, float]
@@ -38,9 +39,11 @@ class Setting:
     tiny: bool = False
     batch_sizes: tuple[int, ...] = (1, 64)
 
-    def time(self, ours: Program, theirs: Program, **options: float) -> Row:
-        """Time a pair."""
-        return in_turns(ours, theirs, device=self.device, turns=self.turns, **options)  # pyright: ignore
+    def time(self, ours: Program, peer: Callable[..., Program], **options: Any) -> Row:
+        """Time a pair; ``peer`` takes the folder of sources and makes the other in its process."""
+        make = partial(peer, self.sources, device=self.device)
+        with Apart(make, device=self.device) as theirs:
+            return in_turns(ours, theirs, device=self.device, turns=self.turns, **options)
 
     def size(self, name: str) -> RandomModel:
         """Sizes of a model."""
@@ -50,16 +53,14 @@ class Setting:
 def next_token(setting: Setting) -> Found:
     """Drawing 256 codes with 343M parameters, against LlamaGen-L compiled."""
     ours = random_pipeline(setting.size("343M"), device=setting.device)
+    sampling = setting.size("343M").sampling
     for size in setting.batch_sizes:
-        theirs = peer_programs.llamagen_draw(
-            setting.sources, batch_size=size, device=setting.device, tiny=setting.tiny
-        )
-        drawing = our_drawing(ours, setting.size("343M").sampling, batch_size=size)
+        theirs = partial(peer_programs.llamagen_draw, batch_size=size, tiny=setting.tiny)
+        drawing = our_drawing(ours, sampling, batch_size=size)
         found = setting.time(drawing, theirs, per_call=size, calls=3)
         yield "drawing", f"343M and LlamaGen-L compiled, batch {size}", found
-    for size in setting.batch_sizes:
-        sampling = setting.size("343M").sampling
-        yield "shares", f"343M, batch {size}", our_shares(ours, sampling, batch_size=size)
+    for size, row in our_shares(ours, sampling, batch_sizes=setting.batch_sizes).items():
+        yield "shares", f"343M, batch {size}", row
 
 
 def next_scale(setting: Setting, *, depth: int) -> Found:
@@ -68,21 +69,12 @@ def next_scale(setting: Setting, *, depth: int) -> Found:
     ours = random_pipeline(setting.size(name), device=setting.device)
     sampling = setting.size(name).sampling
     for size in setting.batch_sizes:
-        theirs = peer_programs.var_draw(
-            setting.sources,
-            depth=depth,
-            batch_size=size,
-            device=setting.device,
-            tiny=setting.tiny,
-        )
+        theirs = partial(peer_programs.var_draw, depth=depth, batch_size=size, tiny=setting.tiny)
         drawing = our_drawing(ours, sampling, batch_size=size)
         found = setting.time(drawing, theirs, per_call=size, calls=3)
         yield "drawing", f"next-scale d{depth} and VAR-d{depth}, batch {size}", found
-        yield (
-            "shares",
-            f"next-scale d{depth}, batch {size}",
-            our_shares(ours, sampling, batch_size=size),
-        )
+    for size, row in our_shares(ours, sampling, batch_sizes=setting.batch_sizes).items():
+        yield "shares", f"next-scale d{depth}, batch {size}", row
 
 
 def head(setting: Setting) -> Found:
@@ -90,10 +82,8 @@ def head(setting: Setting) -> Found:
     num_steps = 2 if setting.tiny else peer_programs.MAR_STEPS
     for size in setting.batch_sizes:
         ours = our_head(setting.size("mar-b"), batch_size=size, grid_size=2, device=setting.device)
-        theirs = peer_programs.mar_head(
-            setting.sources, num_tokens=4 * size, device=setting.device, num_steps=num_steps
-        )
-        found = setting.time(Program(run=ours), theirs, per_call=num_steps, calls=2)
+        theirs = partial(peer_programs.mar_head, num_tokens=4 * size, num_steps=num_steps)
+        found = setting.time(ours, theirs, per_call=num_steps, calls=2)
         yield "heads", f"an evaluation of MAR-B's head, batch {size}", found
 
 
@@ -103,10 +93,8 @@ def denoiser(setting: Setting) -> Found:
     ours = our_head(
         setting.size("dit-xl/2"), batch_size=size, grid_size=grid, device=setting.device
     )
-    theirs = peer_programs.dit_denoise(
-        setting.sources, batch_size=size, device=setting.device, tiny=setting.tiny
-    )
-    found = setting.time(Program(run=ours), theirs, per_call=size)
+    theirs = partial(peer_programs.dit_denoise, batch_size=size, tiny=setting.tiny)
+    found = setting.time(ours, theirs, per_call=size)
     yield "heads", f"DiT-XL/2's 50 steps, batch {size}, a picture", found
 
 
@@ -114,12 +102,8 @@ def masked(setting: Setting) -> Found:
     """A picture by MAR-B whole, 64 steps of its trunk without decoding, and one by us, decoded."""
     size, sizes = setting.batch_sizes[-1], setting.size("mar-b")
     ours = random_pipeline(sizes, device=setting.device)
-    theirs = peer_programs.mar_draw(
-        setting.sources,
-        batch_size=size,
-        device=setting.device,
-        num_iter=1 if setting.tiny else 64,
-    )
+    num_iter = 1 if setting.tiny else 64
+    theirs = partial(peer_programs.mar_draw, batch_size=size, num_iter=num_iter)
     drawing = our_drawing(ours, sizes.sampling, batch_size=size)
     found = replace(setting, turns=1).time(drawing, theirs, per_call=size, num_warm=0)
     yield "drawing", f"diffusion head and MAR-B without decoding, batch {size}", found
@@ -134,10 +118,8 @@ def step_next_token(setting: Setting) -> Found:
         lambda p: [picture_rows(p, num_rows=rows, documents=size // rows)],
         device=setting.device,
     )
-    theirs = peer_programs.llamagen_step(
-        setting.sources, batch_size=size, device=setting.device, tiny=setting.tiny
-    )
-    found = setting.time(Program(run=partial(ours.run, 0)), theirs, per_call=size, calls=5)
+    theirs = partial(peer_programs.llamagen_step, batch_size=size, tiny=setting.tiny)
+    found = setting.time(partial(ours.run, 0), theirs, per_call=size, calls=5)
     yield "steps", f"343M and LlamaGen-L compiled, {size} pictures", found
     yield "utilisation", f"343M, {size} pictures", _utilisation(setting, ours, found["ours"] * size)
 
@@ -150,10 +132,8 @@ def step_next_scale(setting: Setting) -> Found:
         lambda p: [picture_rows(p, num_rows=size // 2, documents=2)],
         device=setting.device,
     )
-    theirs = peer_programs.var_step(
-        setting.sources, depth=16, batch_size=size, device=setting.device, tiny=setting.tiny
-    )
-    found = setting.time(Program(run=partial(ours.run, 0)), theirs, per_call=size, calls=5)
+    theirs = partial(peer_programs.var_step, depth=16, batch_size=size, tiny=setting.tiny)
+    found = setting.time(partial(ours.run, 0), theirs, per_call=size, calls=5)
     yield "steps", f"next-scale d16 and VAR-d16, {size} pictures", found
     name = f"next-scale d16, {size} pictures"
     yield "utilisation", name, _utilisation(setting, ours, found["ours"] * size)
@@ -185,8 +165,13 @@ def packing(setting: Setting) -> Found:
         ],
         device=setting.device,
     )
-    found = setting.time(
-        Program(run=partial(ours.run, 1)), Program(run=partial(ours.run, 0)), calls=5, num_warm=2
+    found = in_turns(
+        partial(ours.run, 1),
+        partial(ours.run, 0),
+        device=setting.device,
+        turns=setting.turns,
+        calls=5,
+        num_warm=2,
     )
     cost = {"packed": found["ours"], "plain": found["theirs"]}
     yield (

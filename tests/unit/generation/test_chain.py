@@ -19,7 +19,7 @@ class Replays:
     def __init__(self, function: Callable[..., Any], buffers: Any, outputs: Any) -> None:
         self.function, self.buffers, self.outputs, self.count = function, buffers, outputs, 0
 
-    def replay(self) -> None:
+    def __call__(self) -> None:
         self.count += 1
         for kept, found in zip(self.outputs, self.function(*self.buffers), strict=True):
             kept.copy_(found)
