@@ -1,4 +1,4 @@
-"""Recorded functions, by the driver and by PyTorch."""
+"""Recorded functions, by CUDA itself and by PyTorch."""
 
 import gc
 
@@ -17,11 +17,11 @@ pytestmark = [
 DEVICE = torch.device("cuda", 0)
 
 
-@pytest.fixture(params=["driver", "PyTorch"])
+@pytest.fixture(params=["CUDA", "PyTorch"])
 def way(request, monkeypatch):
     if request.param == "PyTorch":
-        monkeypatch.setattr(capturing, "_driver", lambda: None)
-    elif capturing._driver() is None:
+        monkeypatch.setattr(capturing, "_runtime", lambda: None)
+    elif capturing._runtime() is None:
         pytest.skip("cuda.bindings is not installed")
     return request.param
 
@@ -67,7 +67,7 @@ def test_what_cannot_be_recorded_is_an_error_and_the_next_recording_works(way):
 
 
 def test_nothing_runs_on_another_stream():
-    if capturing._driver() is None:
+    if capturing._runtime() is None:
         pytest.skip("cuda.bindings is not installed")
     recorder, x = Recorder(), torch.ones(8, device=DEVICE)
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
@@ -77,3 +77,4 @@ def test_nothing_runs_on_another_stream():
     assert len(recorder._graphs) == 3
     kernels = [x for x in seen.events() or () if str(x.device_type).endswith("CUDA")]
     assert len(kernels) >= 9 and len({x.device_resource_id for x in kernels}) == 1
+    assert sum("GraphLaunch" in x.name for x in seen.events() or ()) == 6  # the profiler sees them

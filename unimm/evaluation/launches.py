@@ -20,7 +20,7 @@ def count_launches(
     """Record some steps of a drawing with torch's profiler.
 
     Args:
-        pipeline: the model, warm, on a GPU.
+        pipeline: the model, on a GPU; it draws twice before, to record.
         batch_size: pictures drawn at once.
         trunk_steps: in a drawing.
         options: of ``generate_image``.
@@ -46,9 +46,12 @@ def count_launches(
             is_running = seen == first
             recorder.start() if is_running else recorder.stop()
 
+    prompts = [PROMPT] * batch_size
+    for _ in range(2):
+        generate_image(pipeline, prompts, seed=1, **options)
     if not is_long:
         recorder.start()
-    generate_image(pipeline, [PROMPT] * batch_size, seed=1, progress=follow, **options)
+    generate_image(pipeline, prompts, seed=1, progress=follow, **options)
     if not is_long:
         wait_for(device)
         recorder.stop()

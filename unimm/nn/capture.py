@@ -3,8 +3,8 @@
 ``torch.cuda.graph`` launches two small kernels on its stream first, for a generator of random
 numbers. Once six kernels have run on other streams than the default one, the kernels of every graph
 in the process begin later, .2 us after a small one (``docs/performance_notes.md`` has what was
-measured), and a drawing step is hundreds of them. So the driver is asked to record, through
-``cuda.bindings``, which PyTorch brings along since 2.10; without it PyTorch records.
+measured), and a drawing step is hundreds of them. So CUDA is asked to record through
+``cuda.bindings``, which newer PyTorch brings along; without it PyTorch records.
 """
 
 import importlib
@@ -22,7 +22,7 @@ Pool = Any
 
 def new_pool() -> Pool:
     """Memory for recordings; it lives as long as one of them or this handle."""
-    return torch.cuda.graph_pool_handle() if _driver() is None else torch.cuda.MemPool()
+    return torch.cuda.graph_pool_handle() if _runtime() is None else torch.cuda.MemPool()
 
 
 def capture(
@@ -42,52 +42,53 @@ def capture(
     Raises:
         RuntimeError: what ``work`` launched cannot be recorded.
     """
-    driver = _driver()
+    cuda = _runtime()
     with torch.cuda.device(device):
         torch.cuda.empty_cache()  # the pool cannot take what others have left
-        if driver is None:
+        if cuda is None:
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, pool=pool):
                 made = work()
             return graph.replay, made
         stream = _stream_of(device)
-        mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         with torch.cuda.stream(stream), torch.cuda.use_mem_pool(pool):
-            _checked(driver.cuStreamBeginCapture(stream.cuda_stream, mode))
+            _checked(cuda.cudaStreamBeginCapture(stream.cuda_stream, mode))
             try:
                 made = work()
             except BaseException:
-                driver.cuStreamEndCapture(stream.cuda_stream)
+                cuda.cudaStreamEndCapture(stream.cuda_stream)
                 raise
-            recorded = _checked(driver.cuStreamEndCapture(stream.cuda_stream))
-        launchable = _checked(driver.cuGraphInstantiate(recorded, 0))
-        _checked(driver.cuGraphDestroy(recorded))
-    return _Launch(driver, launchable, device), made
+            recorded = _checked(cuda.cudaStreamEndCapture(stream.cuda_stream))
+        launchable = _checked(cuda.cudaGraphInstantiate(recorded, 0))
+        _checked(cuda.cudaGraphDestroy(recorded))
+    return _Launch(cuda, launchable, device), made
 
 
 class _Launch:
-    def __init__(self, driver: Any, graph: Any, device: torch.device) -> None:
-        self._driver, self._graph, self._device = driver, graph, device
-        weakref.finalize(self, driver.cuGraphExecDestroy, graph)  # it ends first, if it runs
+    def __init__(self, cuda: Any, graph: Any, device: torch.device) -> None:
+        self._cuda, self._graph, self._device = cuda, graph, device
+        self._index = torch.cuda.current_device() if device.index is None else device.index
+        weakref.finalize(self, cuda.cudaGraphExecDestroy, graph)  # it ends first, if it runs
 
     def __call__(self) -> None:
-        with torch.cuda.device(self._device):
-            stream = torch.cuda.current_stream().cuda_stream
-            _checked(self._driver.cuGraphLaunch(self._graph, stream))
+        # Some hundred launches make a picture: what each costs the host is kept short.
+        if torch.cuda.current_device() != self._index:
+            with torch.cuda.device(self._device):
+                return self()
+        stream = torch._C._cuda_getCurrentRawStream(self._index)
+        _checked(self._cuda.cudaGraphLaunch(self._graph, stream))
 
 
 @lru_cache(maxsize=1)
-def _driver() -> Any:
-    """The driver's functions, or nothing where they are not installed or of another version."""
+def _runtime() -> Any:
+    """CUDA's functions, or nothing where they are not installed or too new for the driver."""
     try:
-        driver: Any = importlib.import_module("cuda.bindings.driver")
-    except ImportError:
+        cuda: Any = importlib.import_module("cuda.bindings.runtime")
+        _checked(cuda.cudaGetDevice())
+    except (ImportError, RuntimeError):
         return None
-    try:
-        _checked(driver.cuDriverGetVersion())
-    except RuntimeError:  # a driver that these functions do not know
-        return None
-    return driver
+    return cuda
 
 
 @lru_cache
@@ -96,7 +97,7 @@ def _stream_of(device: torch.device) -> torch.cuda.Stream:
 
 
 def _checked(answer: tuple[Any, ...]) -> Any:
-    error, *values = answer
-    if int(error) != 0:
-        raise RuntimeError(f"the CUDA driver cannot record or launch a graph: {error!r}")
-    return values[0] if values else None
+    error = answer[0]
+    if error != 0:
+        raise RuntimeError(f"CUDA cannot record or launch a graph: {error!r}")
+    return answer[1] if len(answer) > 1 else None
