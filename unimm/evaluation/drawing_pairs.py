@@ -3,14 +3,13 @@
 Legend: ``B`` pictures, ``n`` patches, ``D`` width.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 
 from unimm.evaluation.ceilings import measure_ceilings
 from unimm.evaluation.drawing_cost import PROMPT
-from unimm.evaluation.launches import count_launches
 from unimm.evaluation.random_models import RandomModel, random_pipeline
 from unimm.evaluation.side_by_side import Program
 from unimm.evaluation.speed import Row, measure_speed
@@ -28,26 +27,14 @@ def our_drawing(pipeline: Pipeline, sampling: SamplingConfig, *, batch_size: int
     return lambda: generate_image(pipeline, prompts, seed=1, **vars(sampling))
 
 
-def our_shares(
-    pipeline: Pipeline, sampling: SamplingConfig, *, batch_sizes: Iterable[int]
-) -> dict[int, Row]:
-    """How near drawing comes to what the device can do, by batch size.
-
-    What the profiler counts comes last: recordings are slower once it has run.
-    """
+def our_share(pipeline: Pipeline, sampling: SamplingConfig, *, batch_size: int) -> Row:
+    """How near drawing comes to what the device can do."""
     device, dtype = pipeline.device, pipeline.model.text_embedding.weight.dtype
-    rows: dict[int, Row] = {}
-    for size in batch_sizes:
-        ceilings = measure_ceilings(device, dtype)
-        rows[size] = measure_speed(pipeline, sampling, ceilings, batch_size=size, repeats=3)
-        rows[size] |= {
-            "copy, GB/s": float(f"{ceilings.bytes_per_second / 1e9:.4g}"),
-            "matmul, TFLOP/s": float(f"{ceilings.flops_per_second / 1e12:.4g}"),
-        }
-    for size, row in rows.items():
-        steps = int(row["trunk steps"])
-        row |= count_launches(pipeline, batch_size=size, trunk_steps=steps, **vars(sampling))
-    return rows
+    ceilings = measure_ceilings(device, dtype)
+    return measure_speed(pipeline, sampling, ceilings, batch_size=batch_size, repeats=3) | {
+        "copy, GB/s": float(f"{ceilings.bytes_per_second / 1e9:.4g}"),
+        "matmul, TFLOP/s": float(f"{ceilings.flops_per_second / 1e12:.4g}"),
+    }
 
 
 def our_head(

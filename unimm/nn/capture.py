@@ -1,10 +1,10 @@
 """CUDA graphs recorded without a launch on the stream that records.
 
 ``torch.cuda.graph`` launches two small kernels on its stream first, for a generator of random
-numbers. Once six kernels have run on other streams than the default one, the kernels of every graph
-in the process begin later, .2 us after a small one (``docs/performance_notes.md`` has what was
-measured), and a drawing step is hundreds of them. So CUDA is asked to record through
-``cuda.bindings``, which newer PyTorch brings along; without it PyTorch records.
+numbers. Once eight kernels have run on other streams than the default one, the kernels of every
+graph in the process begin later, .2 us after a small one (``docs/performance_notes.md``), and a
+drawing step is hundreds of them. So CUDA is asked to record through ``cuda.bindings``, which newer
+PyTorch brings along; without it PyTorch records.
 """
 
 import importlib

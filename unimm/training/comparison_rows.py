@@ -11,7 +11,8 @@ import torch
 
 from unimm.evaluation import peer_programs
 from unimm.evaluation.ceilings import measure_ceilings, measure_held_flops, seconds_of
-from unimm.evaluation.drawing_pairs import our_drawing, our_head, our_shares, shrunk
+from unimm.evaluation.drawing_pairs import our_drawing, our_head, our_share, shrunk
+from unimm.evaluation.launches import count_launches
 from unimm.evaluation.random_models import SIZES, RandomModel, random_pipeline
 from unimm.evaluation.side_by_side import Apart, Program, in_turns
 from unimm.training.step_speed import MeasuredStep, interleaved_rows, measured_step, picture_rows
@@ -50,31 +51,31 @@ class Setting:
         return shrunk(SIZES[name]) if self.tiny else SIZES[name]
 
 
-def next_token(setting: Setting) -> Found:
-    """Drawing 256 codes with 343M parameters, against LlamaGen-L compiled."""
-    ours = random_pipeline(setting.size("343M"), device=setting.device)
-    sampling = setting.size("343M").sampling
-    for size in setting.batch_sizes:
-        theirs = partial(peer_programs.llamagen_draw, batch_size=size, tiny=setting.tiny)
-        drawing = our_drawing(ours, sampling, batch_size=size)
-        found = setting.time(drawing, theirs, per_call=size, calls=3)
-        yield "drawing", f"343M and LlamaGen-L compiled, batch {size}", found
-    for size, row in our_shares(ours, sampling, batch_sizes=setting.batch_sizes).items():
-        yield "shares", f"343M, batch {size}", row
+def drawing(setting: Setting, *, name: str, rival: str, peer: Callable[..., Program]) -> Found:
+    """Drawing pictures whole, and how near ours comes to what the device can do.
 
-
-def next_scale(setting: Setting, *, depth: int) -> Found:
-    """Drawing ten scales, against VAR."""
-    name = f"var-d{depth}"
-    ours = random_pipeline(setting.size(name), device=setting.device)
-    sampling = setting.size(name).sampling
-    for size in setting.batch_sizes:
-        theirs = partial(peer_programs.var_draw, depth=depth, batch_size=size, tiny=setting.tiny)
-        drawing = our_drawing(ours, sampling, batch_size=size)
-        found = setting.time(drawing, theirs, per_call=size, calls=3)
-        yield "drawing", f"next-scale d{depth} and VAR-d{depth}, batch {size}", found
-    for size, row in our_shares(ours, sampling, batch_sizes=setting.batch_sizes).items():
-        yield "shares", f"next-scale d{depth}, batch {size}", row
+    Args:
+        setting: where and how.
+        name: of our size.
+        rival: of the other program.
+        peer: makes it.
+    """
+    sizes, ours = setting.size(name), random_pipeline(setting.size(name), device=setting.device)
+    label = name.replace("var-", "next-scale ")
+    shares: dict[int, Row] = {}
+    for count in setting.batch_sizes:
+        found = setting.time(
+            our_drawing(ours, sizes.sampling, batch_size=count),
+            partial(peer, batch_size=count, tiny=setting.tiny),
+            per_call=count,
+            calls=3,
+        )
+        yield "drawing", f"{label} and {rival}, batch {count}", found
+        shares[count] = our_share(ours, sizes.sampling, batch_size=count)
+    for count, row in shares.items():  # last: recordings are slower once the profiler has run
+        steps, options = int(row["trunk steps"]), vars(sizes.sampling)
+        row |= count_launches(ours, batch_size=count, trunk_steps=steps, **options)
+        yield "shares", f"{label}, batch {count}", row
 
 
 def head(setting: Setting) -> Found:
@@ -104,8 +105,8 @@ def masked(setting: Setting) -> Found:
     ours = random_pipeline(sizes, device=setting.device)
     num_iter = 1 if setting.tiny else 64
     theirs = partial(peer_programs.mar_draw, batch_size=size, num_iter=num_iter)
-    drawing = our_drawing(ours, sizes.sampling, batch_size=size)
-    found = replace(setting, turns=1).time(drawing, theirs, per_call=size, num_warm=0)
+    drawn = our_drawing(ours, sizes.sampling, batch_size=size)
+    found = replace(setting, turns=1).time(drawn, theirs, per_call=size, num_warm=0)
     yield "drawing", f"diffusion head and MAR-B without decoding, batch {size}", found
 
 
@@ -182,9 +183,18 @@ def packing(setting: Setting) -> Found:
 
 
 ROWS: dict[str, Callable[[Setting], Found]] = {
-    "next_token": next_token,
-    "next_scale_d16": partial(next_scale, depth=16),
-    "next_scale_d30": partial(next_scale, depth=30),
+    "next_token": partial(
+        drawing, name="343M", rival="LlamaGen-L compiled", peer=peer_programs.llamagen_draw
+    ),
+    **{
+        f"next_scale_d{depth}": partial(
+            drawing,
+            name=f"var-d{depth}",
+            rival=f"VAR-d{depth}",
+            peer=partial(peer_programs.var_draw, depth=depth),
+        )
+        for depth in (16, 30)
+    },
     "step_next_token": step_next_token,
     "step_next_scale": step_next_scale,
     "head": head,
