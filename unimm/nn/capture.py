@@ -83,6 +83,8 @@ class _Launch:
 @lru_cache(maxsize=1)
 def _runtime() -> Any:
     """CUDA's functions, or nothing where they are not installed or too new for the driver."""
+    if torch.cuda.get_allocator_backend() != "native":  # the only one with pools of our own
+        return None
     try:
         cuda: Any = importlib.import_module("cuda.bindings.runtime")
         _checked(cuda.cudaGetDevice())
