@@ -4,7 +4,7 @@
     python eval/benchmark_peers.py --sources peers --rows next_token head --turns 5
 
 ``docs/performance.md`` says what the folder of sources must hold. Every row runs in a process of
-its own, and is in the ledger as soon as it is measured.
+its own, the other program in another, and is in the ledger as soon as it is measured.
 """
 
 import subprocess

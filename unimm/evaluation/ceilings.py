@@ -25,6 +25,13 @@ class Ceilings(NamedTuple):
     bytes_per_second: float
     flops_per_second: float
 
+    def row(self) -> dict[str, float]:
+        """For a table."""
+        return {
+            "copy, GB/s": float(f"{self.bytes_per_second / 1e9:.4g}"),
+            "matmul, TFLOP/s": float(f"{self.flops_per_second / 1e12:.4g}"),
+        }
+
 
 def measure_ceilings(device: torch.device, dtype: torch.dtype, *, repeats: int = 15) -> Ceilings:
     """Time a large copy and a large product, the median of some calls.

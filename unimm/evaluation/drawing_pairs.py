@@ -31,10 +31,8 @@ def our_share(pipeline: Pipeline, sampling: SamplingConfig, *, batch_size: int) 
     """How near drawing comes to what the device can do."""
     device, dtype = pipeline.device, pipeline.model.text_embedding.weight.dtype
     ceilings = measure_ceilings(device, dtype)
-    return measure_speed(pipeline, sampling, ceilings, batch_size=batch_size, repeats=3) | {
-        "copy, GB/s": float(f"{ceilings.bytes_per_second / 1e9:.4g}"),
-        "matmul, TFLOP/s": float(f"{ceilings.flops_per_second / 1e12:.4g}"),
-    }
+    row = measure_speed(pipeline, sampling, ceilings, batch_size=batch_size, repeats=3)
+    return row | ceilings.row()
 
 
 def our_head(

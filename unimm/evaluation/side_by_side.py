@@ -5,7 +5,6 @@ import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from statistics import median
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -21,6 +20,8 @@ class Apart:
 
     Neither finds PyTorch's settings, memory or streams as the other left them: a program that
     compiles or records on streams of its own would slow our recordings (``unimm/nn/capture.py``).
+    The process ends when nobody holds the other end of its pipe, so also when this one is killed,
+    which workers of a ``ProcessPoolExecutor`` survive.
 
     Args:
         make: makes the program in its process; ``pickle`` must be able to send it there.
@@ -53,12 +54,7 @@ class Apart:
     def __enter__(self) -> "Apart":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._end.close()
         self._process.join(10)
         self._process.kill()  # in the middle of a turn

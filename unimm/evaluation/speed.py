@@ -52,6 +52,16 @@ def measure_speed(
     }
 
 
+def add_launches(rows: Mapping[int, Row], pipeline: Pipeline, sampling: SamplingConfig) -> None:
+    """Add what a GPU's profiler counts to ``measure_speed`` of batch sizes.
+
+    When all is timed: recordings are slower in a process where the profiler has run.
+    """
+    for size, row in rows.items():
+        steps, options = int(row["trunk steps"]), vars(sampling)
+        row |= count_launches(pipeline, batch_size=size, trunk_steps=steps, **options)
+
+
 @dataclass(kw_only=True)
 class SpeedReport:
     """Collects what was measured of one or several models.
@@ -104,12 +114,9 @@ class SpeedReport:
             row = context_cost(pipeline, num_earlier=count, repeats=repeats, **options)
             self.contexts.setdefault(name, {})[f"{count} pictures before"] = row
             tell(f"{name}, {count} pictures before: {json.dumps(row)}")
-        if with_launches:  # last: recordings are slower once the profiler has run
-            for size, row in self.batches[name].items():
-                steps = int(row["trunk steps"])
-                counts = count_launches(pipeline, batch_size=size, trunk_steps=steps, **options)
-                row |= counts
-                tell(f"{name}, batch {size}: {json.dumps(counts)}")
+        if with_launches:
+            add_launches(self.batches[name], pipeline, sampling)
+            tell(f"{name}, launches: {json.dumps(self.batches[name])}")
 
     def figures(self) -> dict[str, Any]:
         """For the ledger: a table each of ``drawing``, ``batches``, ``context``, ``ceilings``.
@@ -125,10 +132,7 @@ class SpeedReport:
             }
             found |= {name: rows} if rows else {}
         if self.ceilings:
-            found["ceilings"] = {
-                "copy, GB/s": float(f"{self.ceilings.bytes_per_second / 1e9:.4g}"),
-                "matmul, TFLOP/s": float(f"{self.ceilings.flops_per_second / 1e12:.4g}"),
-            }
+            found["ceilings"] = self.ceilings.row()
         return found
 
     def charts(self) -> dict[str, str]:

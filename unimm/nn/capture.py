@@ -33,7 +33,7 @@ def capture(
     Args:
         work: called once; it must not wait for the device, nor draw from PyTorch's generators.
         pool: of ``new_pool``, where what it allocates lies.
-        device: that it runs on.
+        device: that it runs on, with its number.
 
     Returns:
         A function that launches all of it on the current stream, and what ``work`` returned: its
@@ -44,12 +44,12 @@ def capture(
     """
     cuda = _runtime()
     with torch.cuda.device(device):
-        torch.cuda.empty_cache()  # the pool cannot take what others have left
         if cuda is None:
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, pool=pool):
                 made = work()
             return graph.replay, made
+        torch.cuda.empty_cache()  # the pool cannot take what others have left
         stream = _stream_of(device)
         mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         with torch.cuda.stream(stream), torch.cuda.use_mem_pool(pool):
@@ -62,19 +62,20 @@ def capture(
             recorded = _checked(cuda.cudaStreamEndCapture(stream.cuda_stream))
         launchable = _checked(cuda.cudaGraphInstantiate(recorded, 0))
         _checked(cuda.cudaGraphDestroy(recorded))
-    return _Launch(cuda, launchable, device), made
+    return _Launch(cuda, launchable, pool, device.index), made
 
 
 class _Launch:
-    def __init__(self, cuda: Any, graph: Any, device: torch.device) -> None:
-        self._cuda, self._graph, self._device = cuda, graph, device
-        self._index = torch.cuda.current_device() if device.index is None else device.index
+    """A recorded graph; it holds the memory that the graph writes to."""
+
+    def __init__(self, cuda: Any, graph: Any, pool: Pool, index: int) -> None:
+        self._cuda, self._graph, self._pool, self._index = cuda, graph, pool, index
         weakref.finalize(self, cuda.cudaGraphExecDestroy, graph)  # it ends first, if it runs
 
     def __call__(self) -> None:
         # Some hundred launches make a picture: what each costs the host is kept short.
         if torch.cuda.current_device() != self._index:
-            with torch.cuda.device(self._device):
+            with torch.cuda.device(self._index):
                 return self()
         stream = torch._C._cuda_getCurrentRawStream(self._index)
         _checked(self._cuda.cudaGraphLaunch(self._graph, stream))

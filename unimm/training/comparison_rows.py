@@ -12,9 +12,9 @@ import torch
 from unimm.evaluation import peer_programs
 from unimm.evaluation.ceilings import measure_ceilings, measure_held_flops, seconds_of
 from unimm.evaluation.drawing_pairs import our_drawing, our_head, our_share, shrunk
-from unimm.evaluation.launches import count_launches
 from unimm.evaluation.random_models import SIZES, RandomModel, random_pipeline
 from unimm.evaluation.side_by_side import Apart, Program, in_turns
+from unimm.evaluation.speed import add_launches
 from unimm.training.step_speed import MeasuredStep, interleaved_rows, measured_step, picture_rows
 
 Row = dict[str, float]
@@ -72,9 +72,8 @@ def drawing(setting: Setting, *, name: str, rival: str, peer: Callable[..., Prog
         )
         yield "drawing", f"{label} and {rival}, batch {count}", found
         shares[count] = our_share(ours, sizes.sampling, batch_size=count)
-    for count, row in shares.items():  # last: recordings are slower once the profiler has run
-        steps, options = int(row["trunk steps"]), vars(sizes.sampling)
-        row |= count_launches(ours, batch_size=count, trunk_steps=steps, **options)
+    add_launches(shares, ours, sizes.sampling)
+    for count, row in shares.items():
         yield "shares", f"{label}, batch {count}", row
 
 
